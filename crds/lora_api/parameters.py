@@ -1,0 +1,129 @@
+"""What of the spec decides a stage's output: the hashed parameters of every working stage.
+
+`to_hashed` leaves out values equal to the defaults written *here*. A default here is the value at
+the time the field was introduced and never changes afterwards, so that a new field leaves every
+stored hash as it was. Golden vectors in the tests hold that.
+"""
+
+from typing import Any, Self
+
+from lora_api.base import ApiModel
+from lora_api.runtimes import Runtime
+from lora_api.spec import GeneralSet, Gptq, LossOn, QuantizationMethod, RecordFormat, Spec
+
+
+class Hashed(ApiModel):
+    """A model whose JSON is hashed without its defaults."""
+
+    def to_hashed(self) -> dict[str, Any]:
+        """JSON form without what equals a default."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class QuantizeParameters(Hashed):
+    """How the merged model is quantized and with what calibration."""
+
+    method: QuantizationMethod = QuantizationMethod.GPTQ
+    bits: int
+    group_size: int
+    damping: str
+    format: RecordFormat = RecordFormat.AUTO
+    samples: int
+    sequence_length: int
+    seed: int = 0
+
+    @classmethod
+    def of(cls, spec: Spec, gptq: Gptq) -> Self:
+        """The parameters of one recipe."""
+        calibration = spec.quantization.calibration
+        return cls(
+            method=QuantizationMethod.GPTQ,
+            bits=gptq.bits,
+            group_size=gptq.group_size,
+            damping=gptq.damping,
+            format=calibration.format,
+            samples=calibration.samples,
+            sequence_length=calibration.sequence_length,
+            seed=calibration.seed,
+        )
+
+
+class EvaluateParameters(Hashed):
+    """The protocol of the quality measurement; part of every number's key."""
+
+    context_length: int
+    task_format: RecordFormat = RecordFormat.AUTO
+    loss_on: LossOn = LossOn.COMPLETIONS
+    general_format: RecordFormat = RecordFormat.AUTO
+
+    @classmethod
+    def of(cls, spec: Spec) -> Self:
+        """The protocol that the spec asks for."""
+        evaluation = spec.evaluation
+        general = evaluation.general or GeneralSet(uri="file:///none")
+        return cls(
+            context_length=evaluation.context_length,
+            task_format=evaluation.task.format,
+            loss_on=evaluation.task.loss_on,
+            general_format=general.format,
+        )
+
+
+class BenchmarkParameters(Hashed):
+    """The engine, how it is started and the work it is given."""
+
+    runtime: Runtime
+    image: str
+    args: list[str] = []
+    env: dict[str, str] = {}
+    accelerator: str
+    product: str = ""
+    input_tokens: int
+    output_tokens: int
+    concurrency: list[int]
+    precision: str
+    rerun: str = ""
+
+    @classmethod
+    def of(cls, spec: Spec, image: str) -> Self:
+        """What the spec asks to be measured, on the pinned image."""
+        serving, workload = spec.serving, spec.benchmark.workload
+        return cls(
+            runtime=serving.runtime,
+            image=image,
+            args=list(serving.args or []),
+            env={e.name: e.value for e in serving.env or []},
+            accelerator=serving.accelerator.resource,
+            product=serving.accelerator.product,
+            input_tokens=workload.input_tokens,
+            output_tokens=workload.output_tokens,
+            concurrency=sorted(set(workload.concurrency)),
+            precision=spec.benchmark.precision,
+            rerun=spec.benchmark.rerun,
+        )
+
+
+class ServingRecipe(Hashed):
+    """How a release's pods are started; with the artifact it is the release's identity."""
+
+    runtime: Runtime
+    image: str
+    args: list[str] = []
+    env: dict[str, str] = {}
+    accelerator: str
+    product: str = ""
+    model_name: str
+
+    @classmethod
+    def of(cls, spec: Spec, name: str, image: str) -> Self:
+        """The recipe of the object `name`."""
+        serving = spec.serving
+        return cls(
+            runtime=serving.runtime,
+            image=image,
+            args=list(serving.args or []),
+            env={e.name: e.value for e in serving.env or []},
+            accelerator=serving.accelerator.resource,
+            product=serving.accelerator.product,
+            model_name=serving.model_name or name,
+        )

@@ -1,0 +1,563 @@
+"""`spec` of a LoRADeployment: the one source of the CRD's schema, its docs and the parsers.
+
+Every field here is implemented. Defaults stand on fields of objects only, never on list items or
+union members (they would drift under GitOps). There are no floats: percent and decimal strings,
+durations and quantities.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from lora_api.base import (
+    ApiModel,
+    Decimal,
+    Duration,
+    ObjectName,
+    Percent,
+    ShortName,
+    Token,
+    Uri,
+    atomic,
+    list_map,
+    rule,
+    rules,
+)
+from lora_api.podspec import Scheduling
+from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
+
+RESERVED_MESSAGE = (
+    "this flag is set by the operator; remove it from serving.args (reserved: model, adapters, "
+    "remote code, prefix cache, host and port)"
+)
+
+
+class S3Connection(ApiModel):
+    """An S3-compatible endpoint."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
+        ""
+    )
+    """URL of the endpoint; empty means AWS."""
+    region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
+    path_style: bool = True
+    """Address buckets by path, as most self-hosted servers need."""
+    secret_ref: "SecretReference | None" = None
+    """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent means workload identity."""
+    read_secret_ref: "SecretReference | None" = None
+    """Read-only credentials for serving pods; absent means `secretRef`."""
+
+
+class SecretReference(ApiModel):
+    """A Secret in the object's namespace; it is mounted by pods and never read by the operator."""
+
+    name: Annotated[ObjectName, Field(min_length=1)]
+
+
+class HuggingFaceConnection(ApiModel):
+    """The Hugging Face Hub or a mirror of it."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
+        ""
+    )
+    """URL of the hub; empty means the public one."""
+    secret_ref: SecretReference | None = None
+    """Secret with key `HF_TOKEN`."""
+
+
+class Connection(ApiModel):
+    """How to reach a place that sources are read from or artifacts are written to."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "has(self.s3) != has(self.huggingFace)",
+                "a connection names exactly one of s3 and huggingFace",
+            )
+        )
+    }
+
+    name: ShortName
+    s3: S3Connection | None = None
+    hugging_face: HuggingFaceConnection | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.s3 is None) == (self.hugging_face is None):
+            raise ValueError("a connection names exactly one of s3 and huggingFace")
+        return self
+
+
+class Source(ApiModel):
+    """A model, an adapter or a data set somewhere else; `resolve` pins it to a digest."""
+
+    uri: Uri
+    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, or `file:///PATH` in local runs."""
+    revision: Annotated[str, StringConstraints(max_length=128)] = ""
+    """Branch, tag or commit of an hf:// source."""
+    connection: Annotated[str, StringConstraints(max_length=32)] = ""
+    """Name in `connections`; an s3:// source without one uses the artifact's."""
+
+
+class ListedSource(ApiModel):
+    """A source that stands in a list; like `Source`, without defaults that would drift."""
+
+    uri: Uri
+    revision: Annotated[str, StringConstraints(max_length=128)] | None = None
+    connection: Annotated[str, StringConstraints(max_length=32)] | None = None
+
+    def as_source(self) -> Source:
+        """The same source with the defaults filled in."""
+        return Source(uri=self.uri, revision=self.revision or "", connection=self.connection or "")
+
+
+class RecordFormat(StrEnum):
+    """How records of a data set are read; Auto looks at the fields of the first record."""
+
+    AUTO = "Auto"
+    TEXT = "Text"
+    MESSAGES = "Messages"
+    PROMPT_COMPLETION = "PromptCompletion"
+
+
+class QuantizationMethod(StrEnum):
+    """How weights go to low bits."""
+
+    GPTQ = "GPTQ"
+
+
+class Gptq(ApiModel):
+    """GPTQ's parameters; the enums admit what the serving engines load."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})] = 4
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})] = 128
+    """Consecutive input columns that share one scale; smaller is better and larger on disk."""
+    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$", max_length=6)] = "0.05"
+    """GPTQ's `damp_percent`, a fraction of the Hessian's mean diagonal."""
+
+    @model_validator(mode="after")
+    def _legal(self) -> Self:
+        if self.bits != 4 or self.group_size not in (32, 64, 128):
+            raise ValueError(
+                "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
+            )
+        return self
+
+
+class CandidateGptq(ApiModel):
+    """GPTQ's parameters in a candidate: complete, without defaults."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})]
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})]
+    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$")] | None = None
+
+
+class Candidate(ApiModel):
+    """A complete recipe, tried when the one before it fails a quality gate."""
+
+    name: ShortName
+    method: QuantizationMethod
+    gptq: CandidateGptq
+
+
+class Calibration(ApiModel):
+    """The texts whose activations GPTQ observes; disjoint from the evaluation sets."""
+
+    sources: Annotated[
+        list[ListedSource], Field(min_length=1, max_length=16, json_schema_extra=atomic())
+    ]
+    format: RecordFormat = RecordFormat.AUTO
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Rows of `sequenceLength` tokens; fewer tokens than that are refused."""
+    sequence_length: Annotated[int, Field(ge=16, le=131_072)] = 2048
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class Quantization(ApiModel):
+    """The primary recipe (candidate `default`), the ones to fall back on, and calibration."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.candidates) || self.candidates.all(c, c.name != 'default')",
+                "the name 'default' is taken by the recipe in quantization.gptq",
+            )
+        )
+    }
+
+    method: QuantizationMethod = QuantizationMethod.GPTQ
+    gptq: Gptq = Gptq()
+    candidates: Annotated[
+        list[Candidate] | None, Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = None
+    """Complete recipes in the order in which they are tried."""
+    calibration: Calibration
+
+
+class LossOn(StrEnum):
+    """Which tokens of a record count."""
+
+    COMPLETIONS = "Completions"
+    ALL = "All"
+
+
+class TaskSet(Source):
+    """Held-out records of what the adapter is for."""
+
+    format: RecordFormat = RecordFormat.AUTO
+    loss_on: LossOn = LossOn.COMPLETIONS
+    """Completions, wherever the data has them; plain text counts as a whole."""
+
+
+class GeneralSet(Source):
+    """Records that show whether the rest of the model is intact."""
+
+    format: RecordFormat = RecordFormat.AUTO
+
+
+class Evaluation(ApiModel):
+    """Quality, measured in one runtime for all conditions."""
+
+    task: TaskSet
+    general: GeneralSet | None = None
+    context_length: Annotated[int, Field(ge=16, le=131_072)] = 2048
+
+
+class Workload(ApiModel):
+    """The requests of the benchmark: fixed lengths, so that every condition does equal work."""
+
+    input_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
+    output_tokens: Annotated[int, Field(ge=2, le=131_072)] = 128
+    concurrency: Annotated[
+        list[Annotated[int, Field(ge=1, le=1024)]],
+        Field(min_length=1, max_length=8, json_schema_extra=atomic()),
+    ] = [1]
+    """Requests in flight; 1 must be among them, for that is what the gates look at."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if 1 not in self.concurrency:
+            raise ValueError("benchmark.workload.concurrency must contain 1")
+        return self
+
+
+class Benchmark(ApiModel):
+    """Speed and memory, measured in the engine that will serve."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.workload) || !has(self.workload.concurrency)"
+                " || 1 in self.workload.concurrency",
+                "workload.concurrency must contain 1: the gates compare at concurrency 1",
+            )
+        )
+    }
+
+    workload: Workload = Workload()
+    precision: Percent = "5%"
+    """Half-width of the 95 % interval to reach for every timing metric."""
+    max_duration: Duration = "2h"
+    rerun: Token = ""
+    """Any new value measures again."""
+
+
+class GateMode(StrEnum):
+    """Whether a gate decides, is only reported, or is left out."""
+
+    ENFORCE = "Enforce"
+    DRY_RUN = "DryRun"
+    DISABLED = "Disabled"
+
+
+class IncreaseGate(ApiModel):
+    """Passes while the metric rises by no more than this."""
+
+    max_increase: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class DecreaseGate(ApiModel):
+    """Passes while the metric falls by no more than this."""
+
+    max_decrease: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class MinDecreaseGate(ApiModel):
+    """Passes when the metric falls by at least this."""
+
+    min_decrease: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class MinGate(ApiModel):
+    """Passes when the metric is at least this."""
+
+    min: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class TaskQualityGate(IncreaseGate):
+    """Task perplexity, quantized against merged."""
+
+    max_increase: Percent = "5%"
+
+
+class GeneralQualityGate(IncreaseGate):
+    """General perplexity, quantized against merged."""
+
+    max_increase: Percent = "5%"
+
+
+class GainRetainedGate(MinGate):
+    """(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set."""
+
+    min: Percent = "80%"
+
+
+class WeightsSizeGate(MinDecreaseGate):
+    """Weight bytes, quantized against base; exact."""
+
+    min_decrease: Percent = "20%"
+
+
+class DecodeSpeedGate(DecreaseGate):
+    """Output tokens per second of a request at concurrency 1, quantized against base."""
+
+    max_decrease: Percent = "5%"
+
+
+class FirstTokenGate(IncreaseGate):
+    """Median time to first token at concurrency 1, quantized against base."""
+
+    max_increase: Percent = "25%"
+
+
+class Gates(ApiModel):
+    """What must hold before a model serves."""
+
+    task_quality: TaskQualityGate = TaskQualityGate()
+    gain_retained: GainRetainedGate = GainRetainedGate()
+    general_quality: GeneralQualityGate = GeneralQualityGate()
+    weights_size: WeightsSizeGate = WeightsSizeGate()
+    decode_speed: DecodeSpeedGate = DecodeSpeedGate()
+    first_token: FirstTokenGate = FirstTokenGate()
+
+
+class ArtifactPlace(ApiModel):
+    """The bucket and prefix of the store."""
+
+    uri: Annotated[
+        str,
+        StringConstraints(pattern=r"^(s3|file)://[^\s]+$", max_length=512),
+    ]
+    connection: Annotated[str, StringConstraints(max_length=32)] = ""
+
+
+class Accelerator(ApiModel):
+    """The extended resource that quantize, evaluate, benchmark and serving ask for."""
+
+    resource: Annotated[str, StringConstraints(max_length=253)] = "nvidia.com/gpu"
+    """`None` runs on CPUs."""
+    product: Annotated[str, StringConstraints(max_length=63)] = ""
+    """Hashed into the benchmark and used as node selector `nvidia.com/gpu.product`."""
+
+
+class StrategyType(StrEnum):
+    """How the successor takes over."""
+
+    BLUE_GREEN = "BlueGreen"
+
+
+class Strategy(ApiModel):
+    """How the successor takes over from the last good release."""
+
+    type: StrategyType = StrategyType.BLUE_GREEN
+    start_deadline: Duration = "15m"
+    """From container start to ready; then the candidate is given up."""
+
+
+class ServiceType(StrEnum):
+    """Service types of Kubernetes that make sense here."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+class ServiceTemplate(ApiModel):
+    """The Service that clients use."""
+
+    type: ServiceType = ServiceType.CLUSTER_IP
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+
+
+class EnvVar(ApiModel):
+    """A literal environment variable."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    value: Annotated[str, StringConstraints(max_length=1024)]
+
+
+class Serving(ApiModel):
+    """What serves the quantized model, and how much of it."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.args) || self.args.all(a, !["
+                + ", ".join(f"'{flag}'" for flag in RESERVED_FLAGS)
+                + "].exists(f, a.startsWith('--') && "
+                "a.split(' ')[0].split('=')[0].split('.')[0].replace('_', '-').size() > 3 && "
+                "f.startsWith(a.split(' ')[0].split('=')[0].split('.')[0].replace('_', '-'))))",
+                RESERVED_MESSAGE,
+            )
+        )
+    }
+
+    runtime: Runtime = Runtime.VLLM
+    image: Annotated[str, StringConstraints(max_length=512)] = ""
+    """Unset: pinned at the first run to the runtime's default."""
+    accelerator: Accelerator = Accelerator()
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    model_name: Annotated[str, StringConstraints(max_length=128)] = ""
+    """The OpenAI model name; default metadata.name."""
+    strategy: Strategy = Strategy()
+    args: Annotated[
+        list[Annotated[str, StringConstraints(max_length=512)]] | None,
+        Field(max_length=64, json_schema_extra=atomic()),
+    ] = None
+    env: Annotated[
+        list[EnvVar] | None, Field(max_length=32, json_schema_extra=list_map("name"))
+    ] = None
+    service: ServiceTemplate = ServiceTemplate()
+    service_account_name: ObjectName = ""
+    scheduling: Scheduling = Scheduling()
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = 360
+
+    @model_validator(mode="after")
+    def _no_reserved_flags(self) -> Self:
+        flag = reserved_flag_in(self.args or [])
+        if flag:
+            raise ValueError(f"{flag}: {RESERVED_MESSAGE}")
+        return self
+
+
+class JobStage(StrEnum):
+    """Stages whose Jobs can be given their own settings."""
+
+    RESOLVE = "resolve"
+    MERGE = "merge"
+    QUANTIZE = "quantize"
+    EVALUATE = "evaluate"
+    BENCHMARK = "benchmark"
+    REPORT = "report"
+    PUBLISH = "publish"
+    VERIFY = "verify"
+
+
+class JobDefaults(ApiModel):
+    """Settings of all stage Jobs."""
+
+    scheduling: Scheduling = Scheduling()
+    service_account_name: ObjectName = ""
+    labels: Annotated[dict[str, Token] | None, Field(max_length=16)] = None
+    annotations: Annotated[dict[str, Token] | None, Field(max_length=16)] = None
+    timeout: Duration = "4h"
+    """From container start, so a queue is never a failure."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+
+
+class StageJob(ApiModel):
+    """Settings of one stage's Jobs; maps merge into the defaults, lists replace."""
+
+    name: JobStage
+    scheduling: Scheduling | None = None
+    timeout: Duration | None = None
+    retries: Annotated[int, Field(ge=0, le=10)] | None = None
+
+
+class Jobs(ApiModel):
+    """Settings of the stage Jobs."""
+
+    defaults: JobDefaults = JobDefaults()
+    stages: Annotated[
+        list[StageJob] | None, Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = None
+
+    def for_stage(self, stage: str) -> tuple[Scheduling, str, int]:
+        """Scheduling, timeout and retries of a stage."""
+        own = next((s for s in self.stages or [] if s.name == stage), None)
+        scheduling = self.defaults.scheduling
+        if own is None:
+            return scheduling, self.defaults.timeout, self.defaults.retries
+        return (
+            scheduling.overlaid_with(own.scheduling) if own.scheduling else scheduling,
+            own.timeout or self.defaults.timeout,
+            self.defaults.retries if own.retries is None else own.retries,
+        )
+
+
+class Spec(ApiModel):
+    """A LoRA adapter and its base, and what they shall become."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.connections) || self.quantization.calibration.sources.all(s,"
+                " !has(s.connection) || s.connection == '' ||"
+                " self.connections.exists(c, c.name == s.connection))",
+                "quantization.calibration.sources names a connection that is not in connections",
+            ),
+            rule(
+                "self.quantization.calibration.sources.all(s, s.uri != self.evaluation.task.uri)",
+                "the calibration set must not be the evaluation set: its texts were seen",
+            ),
+            rule(
+                "!has(self.evaluation.general) || self.quantization.calibration.sources.all(s,"
+                " s.uri != self.evaluation.general.uri)",
+                "the calibration set must not be the general evaluation set: its texts were seen",
+            ),
+        )
+    }
+
+    refresh: Token = ""
+    """Any new value resolves branches and prefixes again."""
+    connections: Annotated[
+        list[Connection] | None, Field(max_length=16, json_schema_extra=list_map("name"))
+    ] = None
+    base_model: Source
+    adapters: Annotated[
+        list[ListedSource], Field(min_length=1, max_length=1, json_schema_extra=atomic())
+    ]
+    quantization: Quantization
+    evaluation: Evaluation
+    benchmark: Benchmark = Benchmark()
+    gates: Gates = Gates()
+    artifact: ArtifactPlace
+    serving: Serving = Serving()
+    jobs: Jobs = Jobs()
+
+    @model_validator(mode="after")
+    def _calibration_is_not_evaluation(self) -> Self:
+        seen = {s.uri for s in self.quantization.calibration.sources}
+        general = self.evaluation.general
+        if self.evaluation.task.uri in seen or (general and general.uri in seen):
+            raise ValueError(
+                "the calibration set must not be an evaluation set: its texts were seen"
+            )
+        return self
+
+    def connection(self, name: str) -> Connection | None:
+        """The connection of that name, or None."""
+        return next((c for c in self.connections or [] if c.name == name), None)
+
+
+def parse_spec(raw: dict[str, Any]) -> Spec:
+    """A spec from an object's JSON. Unknown fields are refused, unlike on the API server."""
+    return Spec.model_validate(raw)
+
+
+__all__ = ["Decimal", "Spec", "parse_spec"]

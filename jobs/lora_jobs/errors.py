@@ -1,0 +1,34 @@
+"""How a stage program says no: by a typed reason and one line that says what to do.
+
+    StageError
+    ├── Refused    exit 2: the input is bad; nothing helps but another input
+    └── Waiting    exit 3: the world must change: access, a missing source, an unreachable store
+
+Everything else that is raised is a crash: exit 1, retried.
+"""
+
+from typing import ClassVar
+
+from lora_api.jobcontract import ExitCode, Reason
+
+
+class StageError(Exception):
+    """A failure with a reason. `str()` is one line: what is wrong and what to do."""
+
+    exit_code: ClassVar[ExitCode]
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+        self.reason = reason
+
+
+class Refused(StageError):
+    """The input cannot work."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class Waiting(StageError):
+    """The input may work once the world has changed."""
+
+    exit_code = ExitCode.WAITING
