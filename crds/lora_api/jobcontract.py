@@ -202,7 +202,8 @@ class StageResult(ApiModel):
             ValueError: Even without notes it does not fit.
         """
         slim_done = [r.model_copy(update={"notes": {}, "message": ""}) for r in self.done]
-        for update in ({}, {"notes": {}}, {"notes": {}, "done": slim_done}):
+        slimmer: list[dict[str, Any]] = [{}, {"notes": {}}, {"notes": {}, "done": slim_done}]
+        for update in slimmer:
             text = json.dumps(self.model_copy(update=update).to_wire(), separators=(",", ":"))
             if len(text.encode()) <= MAX_RESULT_BYTES:
                 return text

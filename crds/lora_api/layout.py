@@ -1,4 +1,7 @@
-"""Keys of the store, relative to `<uri>/<scope>`. One model per prefix; no key is another's prefix."""
+"""Keys of the store, relative to `<uri>/<scope>`.
+
+One model per prefix, and no key is the folder of another: POSIX-backed servers cannot hold both.
+"""
 
 from lora_api.digests import digest_of
 

@@ -1,7 +1,7 @@
 """The line of stages as one pure walk: what is done, what comes next, what was decided.
 
-The operator asks it with the results of its Jobs, `resolve` with the store's action entries, and the
-local run with both: all three see the same next step, because it is the same function.
+The operator asks it with the results of its Jobs, `resolve` with the store's action entries, and
+the local run with both: all three see the same next step, because it is the same function.
 
     merge -> (quantize -> evaluate)* -> benchmark -> judge
 

@@ -1,52 +1,21 @@
 """`lora-jobs`: the stage programs by hand, the line without a cluster, and the entry point of Jobs.
 
 Exit codes are those of `lora_api.jobcontract.ExitCode`: parsers exit with 2 on a usage error, which
-would read as a refused input, so usage errors are mapped to 64 here.
+would read as a refused input, so that is mapped to 64 here.
 """
 
 import sys
 from importlib import import_module
 
-import click
 import typer
 
 from lora_api.jobcontract import ExitCode
 from lora_jobs.errors import StageError
 
-VERBS = (
-    "run",
-    "stage",
-    "resolve",
-    "merge",
-    "quantize",
-    "evaluate",
-    "benchmark",
-    "report",
-    "publish",
-    "fetch",
-    "verify",
-)
-"""Each is the function of that name in `lora_jobs.commands.<verb>`, imported when it is called."""
-
-
-class _LazyGroup(typer.core.TyperGroup):
-    """Loads a verb's module only when that verb is called, so that `--help` needs no torch."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(f"lora_jobs.commands.{cmd_name}")
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(name=cmd_name)(getattr(module, cmd_name))
-        command: click.Command = typer.main.get_command(single)
-        return command
-
+VERBS: tuple[str, ...] = ()
+"""Each is the function of that name in `lora_jobs.commands.<verb>`; heavy imports stay inside it."""
 
 app = typer.Typer(
-    cls=_LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,20 +28,19 @@ def _root() -> None:
     """Merge a LoRA adapter, quantize it, measure it, judge it, publish it."""
 
 
+for _verb in VERBS:
+    app.command(name=_verb)(getattr(import_module(f"lora_jobs.commands.{_verb}"), _verb))
+
+
 def main() -> None:
     """Run a verb and leave with the contract's exit code."""
     try:
-        app(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
-    except click.Abort:
-        sys.exit(130)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        app()
     except StageError as error:
         print(f"{error.reason}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except SystemExit as leave:
+        sys.exit(ExitCode.USAGE if leave.code == ExitCode.REFUSED else leave.code)
 
 
 if __name__ == "__main__":

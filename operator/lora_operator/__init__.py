@@ -1,1 +1,1 @@
-"""The operator: watches LoRADeployments, plans purely, acts by deterministic names, tells the truth in status."""
+"""The operator: observe, plan purely, act by deterministic names, tell the truth in status."""
