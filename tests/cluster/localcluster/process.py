@@ -1,0 +1,99 @@
+"""A server process with a log, and free ports for it.
+
+A `Process` can be killed and started again with the same command line, which is what fault tests do.
+Trap: a test run that is killed must not leave servers behind; `setpriv --pdeathsig` makes the kernel
+end them with the thread that started them. So start them from the main thread (pytest fixtures do).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from localcluster.console import ClusterError, tail, wait_until
+from localcluster.shell import which
+
+
+class Process:
+    """One server. `argv` stays the same over restarts, and so do its ports and its log."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.argv = [str(word) for word in argv]
+        self.log = log
+        self.env = {**os.environ, **(env or {})}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._child is None:
+            raise ClusterError(f"{self.name} is not running")
+        return self._child.pid
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        setpriv = which("setpriv")
+        prefix = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        with self.log.open("ab") as out:
+            self._child = subprocess.Popen(
+                prefix + self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                start_new_session=True,  # Ctrl-C in a test run reaches pytest only, which stops us
+            )
+
+    def check(self) -> None:
+        """Raises with the end of the log when the process is gone."""
+        if self._child is None or self._child.poll() is not None:
+            code = None if self._child is None else self._child.returncode
+            raise ClusterError(f"{self.name} ended (exit {code}):\n{tail(self.log)}")
+
+    def wait_ready(self, ready: Callable[[], bool], *, seconds: float = 60) -> None:
+        hint = f"See {self.log}"
+        wait_until(self.name, ready, seconds=seconds, alive=self.check, hint=hint)
+
+    def kill(self) -> None:
+        """The crash that fault tests ask for: no notice, no clean-up."""
+        self._end(signal.SIGKILL)
+
+    def stop(self, grace: float = 5) -> None:
+        """SIGTERM, then SIGKILL after `grace` seconds."""
+        self._end(signal.SIGTERM, grace)
+
+    def _end(self, how: signal.Signals, grace: float = 5) -> None:
+        if self._child is None:
+            return
+        if self._child.poll() is None:
+            self._child.send_signal(how)
+            try:
+                self._child.wait(grace)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._child = None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that are free now; all are held until all are known, so they differ.
+
+    Another process can take one before the server does: callers try again with new ones.
+    """
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
