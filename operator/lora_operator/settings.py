@@ -1,0 +1,64 @@
+"""The operator's settings, parsed once from the environment at start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lora_api.runtimes import Runtime
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the chart decides.
+
+    Attributes:
+        jobs_image: resolve, merge, report, publish, verify and the fetch init container.
+        quantize_image: quantize and evaluate.
+        serving_images: Default image of each runtime; also runs the benchmark.
+        namespaces: Watched namespaces; empty means all.
+        resync_seconds: Longest time between two looks at an object.
+        backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
+        progress_seconds: Shortest time between two status writes that only move progress.
+    """
+
+    jobs_image: str
+    quantize_image: str
+    serving_images: Mapping[Runtime, str] = field(default_factory=dict)
+    cluster_name: str = ""
+    namespaces: tuple[str, ...] = ()
+    resync_seconds: float = 600.0
+    backoff_min_seconds: float = 30.0
+    backoff_max_seconds: float = 600.0
+    progress_seconds: float = 30.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read `LORA_OPERATOR_*`.
+
+        Raises:
+            ValueError: An image is missing or a number is not one.
+        """
+        env = {
+            key.removeprefix("LORA_OPERATOR_"): value
+            for key, value in environment.items()
+            if key.startswith("LORA_OPERATOR_")
+        }
+        missing = [k for k in ("JOBS_IMAGE", "QUANTIZE_IMAGE") if not env.get(k)]
+        if missing:
+            names = ", ".join(f"LORA_OPERATOR_{k}" for k in missing)
+            raise ValueError(f"set {names}: the images of the stage Jobs")
+        defaults = cls(jobs_image="", quantize_image="")
+        return cls(
+            jobs_image=env["JOBS_IMAGE"],
+            quantize_image=env["QUANTIZE_IMAGE"],
+            serving_images={
+                runtime: env[f"SERVING_IMAGE_{runtime.name}"]
+                for runtime in Runtime
+                if env.get(f"SERVING_IMAGE_{runtime.name}")
+            },
+            cluster_name=env.get("CLUSTER_NAME", ""),
+            namespaces=tuple(n for n in env.get("NAMESPACES", "").split(",") if n),
+            resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),
+            backoff_min_seconds=float(env.get("BACKOFF_MIN_SECONDS", defaults.backoff_min_seconds)),
+            backoff_max_seconds=float(env.get("BACKOFF_MAX_SECONDS", defaults.backoff_max_seconds)),
+            progress_seconds=float(env.get("PROGRESS_SECONDS", defaults.progress_seconds)),
+        )
