@@ -1,4 +1,4 @@
-"""Condition types and reasons, and the one way to set a condition. Reasons are event reasons too."""
+"""Condition types and reasons, and the one way to set one. Reasons are event reasons too."""
 
 from enum import StrEnum
 from typing import Annotated

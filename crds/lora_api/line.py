@@ -12,10 +12,11 @@ rejected on quality: that would be accelerator time spent on a model that cannot
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lora_api.digests import digest_of, short
 from lora_api.gates import Judgement, Measurements, Verdict, judge, judge_quality
-from lora_api.jobcontract import Release, Stage, StageCall, StageResult
+from lora_api.jobcontract import STAGE_VERSIONS, Release, Stage, StageCall, StageResult
 from lora_api.parameters import (
     BenchmarkParameters,
     EvaluateParameters,
@@ -117,66 +118,101 @@ def walk(spec: Spec, name: str, pins: Mapping[str, str], image: str, outcome_of:
         image: The pinned serving image.
         outcome_of: The known result of a call, or None.
     """
-    done: list[tuple[StageCall, StageResult]] = []
+    return _Walk(spec, name, pins, image, outcome_of).line()
 
-    def known(call: StageCall) -> StageResult | None:
-        result = outcome_of(call)
-        if result is not None:
-            done.append((call, result))
+
+class _Missing(Exception):
+    """The walk ends here: this call has no known result."""
+
+    def __init__(self, call: StageCall) -> None:
+        super().__init__(call.stage.value)
+        self.call = call
+
+
+class _Walk:
+    """One walk; what it passes is collected as it goes."""
+
+    def __init__(
+        self, spec: Spec, name: str, pins: Mapping[str, str], image: str, outcome_of: OutcomeOf
+    ) -> None:
+        self.spec, self.name, self.pins, self.image = spec, name, pins, image
+        self.outcome_of = outcome_of
+        self.done: list[tuple[StageCall, StageResult]] = []
+        self.candidate = DEFAULT_CANDIDATE
+        self.quality: Judgement | None = None
+        self.measurements: Measurements = {}
+
+    def line(self) -> Line:
+        """Walk until something is missing or all is judged."""
+        try:
+            models = self._pinned("base", "adapter")
+            models["merged"] = self._result(Stage.MERGE, self._pinned("base", "adapter"), {}).digest
+            models["quantized"] = self._choose_candidate(models)
+            assert self.quality is not None  # there is always the default recipe
+            if self.quality.failed:
+                return self._so_far(judgement=self.quality)
+            parameters = BenchmarkParameters.of(self.spec, self.image).to_hashed()
+            speed = self._result(Stage.BENCHMARK, models, parameters)
+        except _Missing as missing:
+            return self._so_far(missing=missing.call)
+        self.measurements = self.measurements | speed.measurements
+        judgement = judge(self.spec.gates, self.measurements)
+        if judgement.verdict is not Verdict.PASSED:
+            return self._so_far(judgement=judgement)
+        release = release_of(self.spec, self.name, self.image, models["quantized"])
+        return self._so_far(judgement=judgement, release=release)
+
+    def _choose_candidate(self, models: Mapping[str, str]) -> str:
+        """Digest of the first quantized model that passes on quality, or of the last tried."""
+        protocol = EvaluateParameters.of(self.spec).to_hashed()
+        sets = self._pinned("task", "general")
+        inputs = self._pinned("calibration") | {"merged": models["merged"]}
+        digest = ""
+        for recipe in recipes(self.spec):
+            self.candidate = recipe.name
+            parameters = QuantizeParameters.of(self.spec, recipe.gptq).to_hashed()
+            digest = self._result(Stage.QUANTIZE, inputs, parameters).digest
+            parents = {**models, **sets, "quantized": digest}
+            self.measurements = self._result(Stage.EVALUATE, parents, protocol).measurements
+            self.quality = judge_quality(self.spec.gates, self.measurements)
+            if not _another_recipe_may_help(self.quality):
+                break
+        return digest
+
+    def _result(
+        self, stage: Stage, parents: Mapping[str, str], parameters: dict[str, Any]
+    ) -> StageResult:
+        call = StageCall(
+            stage=stage,
+            stage_version=STAGE_VERSIONS[stage],
+            parents=dict(parents),
+            parameters=parameters,
+            candidate="" if stage is Stage.MERGE else self.candidate,
+        )
+        result = self.outcome_of(call)
+        if result is None:
+            raise _Missing(call)
+        self.done.append((call, result))
         return result
 
-    models = {key: pins[key] for key in pins if key == "base" or key.startswith("adapter")}
-    sets = {key: pins[key] for key in ("task", "general") if key in pins}
-    calibration = {key: pins[key] for key in pins if key.startswith("calibration")}
+    def _pinned(self, *prefixes: str) -> dict[str, str]:
+        return {key: pin for key, pin in self.pins.items() if key.startswith(prefixes)}
 
-    merge = StageCall(stage=Stage.MERGE, parents=models)
-    if (merged := known(merge)) is None:
-        return Line(tuple(done), missing=merge)
-
-    line = Line(tuple(done))
-    for recipe in recipes(spec):
-        quantize = StageCall(
-            stage=Stage.QUANTIZE,
-            parents={"merged": merged.digest} | calibration,
-            parameters=QuantizeParameters.of(spec, recipe.gptq).to_hashed(),
-            candidate=recipe.name,
+    def _so_far(
+        self,
+        missing: StageCall | None = None,
+        judgement: Judgement | None = None,
+        release: Release | None = None,
+    ) -> Line:
+        return Line(
+            done=tuple(self.done),
+            missing=missing,
+            candidate=self.candidate,
+            quality=self.quality,
+            judgement=judgement,
+            release=release,
+            measurements=self.measurements,
         )
-        if (quantized := known(quantize)) is None:
-            return Line(tuple(done), quantize, recipe.name, line.quality)
-        trio = models | {"merged": merged.digest, "quantized": quantized.digest}
-        evaluate = StageCall(
-            stage=Stage.EVALUATE,
-            parents=trio | sets,
-            parameters=EvaluateParameters.of(spec).to_hashed(),
-            candidate=recipe.name,
-        )
-        if (evaluated := known(evaluate)) is None:
-            return Line(tuple(done), evaluate, recipe.name, line.quality)
-        quality = judge_quality(spec.gates, evaluated.measurements)
-        line = Line(tuple(done), None, recipe.name, quality, measurements=evaluated.measurements)
-        if not _another_recipe_may_help(quality):
-            break
-
-    assert line.quality is not None  # there is always the default recipe
-    if line.quality.failed:
-        return Line(line.done, None, line.candidate, line.quality, line.quality, None,
-                    line.measurements)  # fmt: skip
-
-    benchmark = StageCall(
-        stage=Stage.BENCHMARK,
-        parents=trio,
-        parameters=BenchmarkParameters.of(spec, image).to_hashed(),
-        candidate=line.candidate,
-    )
-    if (benchmarked := known(benchmark)) is None:
-        return Line(tuple(done), benchmark, line.candidate, line.quality,
-                    measurements=line.measurements)  # fmt: skip
-    measurements = line.measurements | benchmarked.measurements
-    judgement = judge(spec.gates, measurements)
-    release = None
-    if judgement.verdict is Verdict.PASSED:
-        release = release_of(spec, name, image, quantized.digest)
-    return Line(tuple(done), None, line.candidate, line.quality, judgement, release, measurements)
 
 
 def _another_recipe_may_help(quality: Judgement) -> bool:

@@ -97,7 +97,7 @@ class BenchmarkParameters(Hashed):
             product=serving.accelerator.product,
             input_tokens=workload.input_tokens,
             output_tokens=workload.output_tokens,
-            concurrency=sorted(set(workload.concurrency)),
+            concurrency=sorted(set(workload.concurrency or [1])),
             precision=spec.benchmark.precision,
             rerun=spec.benchmark.rerun,
         )

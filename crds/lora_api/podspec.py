@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from lora_api.base import ApiModel, Token, atomic
 
@@ -11,6 +11,8 @@ Quantity = Annotated[
     StringConstraints(
         pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$", max_length=32
     ),
+    # YAML's `1` is an integer; the API server takes both.
+    BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
     Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
 ]
 Label = Annotated[str, StringConstraints(max_length=253)]

@@ -99,10 +99,6 @@ def reserved_flag_in(args: Iterable[str]) -> str:
     """
     for arg in args:
         flag = arg.split(" ")[0].split("=")[0].split(".")[0].replace("_", "-")
-        if (
-            flag.startswith("--")
-            and len(flag) > 3
-            and any(r.startswith(flag) for r in RESERVED_FLAGS)
-        ):
+        if flag.startswith("--") and any(r.startswith(flag) for r in RESERVED_FLAGS):
             return arg
     return ""

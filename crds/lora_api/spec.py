@@ -44,7 +44,7 @@ class S3Connection(ApiModel):
     path_style: bool = True
     """Address buckets by path, as most self-hosted servers need."""
     secret_ref: "SecretReference | None" = None
-    """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent means workload identity."""
+    """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent: workload identity."""
     read_secret_ref: "SecretReference | None" = None
     """Read-only credentials for serving pods; absent means `secretRef`."""
 
@@ -230,14 +230,14 @@ class Workload(ApiModel):
     input_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
     output_tokens: Annotated[int, Field(ge=2, le=131_072)] = 128
     concurrency: Annotated[
-        list[Annotated[int, Field(ge=1, le=1024)]],
+        list[Annotated[int, Field(ge=1, le=1024)]] | None,
         Field(min_length=1, max_length=8, json_schema_extra=atomic()),
-    ] = [1]
-    """Requests in flight; 1 must be among them, for that is what the gates look at."""
+    ] = None
+    """Requests in flight, by default 1; 1 must be among them: the gates look there."""
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
-        if 1 not in self.concurrency:
+        if self.concurrency is not None and 1 not in self.concurrency:
             raise ValueError("benchmark.workload.concurrency must contain 1")
         return self
 
@@ -407,11 +407,11 @@ class Serving(ApiModel):
     model_config = ApiModel.model_config | {
         "json_schema_extra": rules(
             rule(
-                "!has(self.args) || self.args.all(a, !["
+                # As `runtimes.reserved_flag_in`; a contract test compares the two.
+                "!has(self.args) || self.args.all(a, !a.startsWith('--') || !["
                 + ", ".join(f"'{flag}'" for flag in RESERVED_FLAGS)
-                + "].exists(f, a.startsWith('--') && "
-                "a.split(' ')[0].split('=')[0].split('.')[0].replace('_', '-').size() > 3 && "
-                "f.startsWith(a.split(' ')[0].split('=')[0].split('.')[0].replace('_', '-'))))",
+                + "].exists(f, f.startsWith("
+                "a.split(' ')[0].split('=')[0].split('.')[0].replace('_', '-'))))",
                 RESERVED_MESSAGE,
             )
         )

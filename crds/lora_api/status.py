@@ -1,4 +1,4 @@
-"""`status` of a LoRADeployment: a cache of what the store and the cluster say, for people and tools.
+"""`status` of a LoRADeployment: a cache of what the store and the cluster say.
 
 Nothing reads `phase` or `summary` but people. Lists are capped; logs and reports are referred to.
 """
