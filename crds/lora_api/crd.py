@@ -1,7 +1,7 @@
 """The CustomResourceDefinition, generated from the models.
 
 pydantic writes JSON Schema; a CRD wants a *structural* schema: no references, no `null` branches,
-no titles, no `additionalProperties: false` (the server prunes unknown fields; `kubectl apply` warns).
+no titles, no `additionalProperties: false` (the server prunes unknown fields, `kubectl` warns).
 A default on an object becomes `{}`: the server then fills the defaults of its fields, which stand
 once, beside them.
 """
@@ -53,7 +53,7 @@ def _keyword(key: str, value: Any, node: Schema, definitions: dict[str, Schema])
         case "properties":
             return {key: {name: _structural(p, definitions) for name, p in value.items()}}
         case "items":
-            return {key: _structural(value, definitions)}
+            return {key: _without_defaults(_structural(value, definitions))}
         case "additionalProperties":
             return {key: _structural(value, definitions)} if isinstance(value, dict) else {}
         case "const":
@@ -64,6 +64,20 @@ def _keyword(key: str, value: Any, node: Schema, definitions: dict[str, Schema])
             return _default(value, node)
         case _:
             return {key: value}
+
+
+def _without_defaults(schema: Schema) -> Schema:
+    """Defaults below a list as prose: filled in by the server they would drift from Git.
+
+    Client-side apply sends a list as a whole, so that every apply would remove them again.
+    """
+    result = {key: value for key, value in schema.items() if key != "default"}
+    if "properties" in schema:
+        result["properties"] = {k: _without_defaults(v) for k, v in schema["properties"].items()}
+    if schema.get("default") not in (None, "", {}):
+        said = f"Default: {schema['default']}."
+        result["description"] = f"{schema.get('description', '')} {said}".strip()
+    return result
 
 
 def _default(value: Any, node: Schema) -> Schema:

@@ -9,7 +9,9 @@ Conditions: base (the base model), dynamic (base with the adapter unmerged), mer
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from fractions import Fraction
 from typing import NamedTuple
 
 from lora_api.base import ApiModel
@@ -101,7 +103,7 @@ class Judgement(ApiModel):
 class _Observation(NamedTuple):
     """What a gate looks at: a fraction, and whether it is within the limit."""
 
-    fraction: float
+    fraction: Fraction
     passes: bool
     message: str = ""
     recipe_can_help: bool = True
@@ -119,8 +121,8 @@ class MissingMeasurement(Exception):
     """A number that a gate needs is absent, not finite or not positive."""
 
 
-def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition: str) -> float:
-    """One finite, positive measurement.
+def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition: str) -> Fraction:
+    """One finite, positive measurement, exact: a number at its limit must not fail by rounding.
 
     Raises:
         MissingMeasurement: It is absent, unreadable, NaN, infinite, zero or negative.
@@ -129,25 +131,26 @@ def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition
     if text is None:
         raise MissingMeasurement(f"{metric} of {condition} was not measured")
     try:
+        # As a float first: the exact fraction of 1e999999999 would fill the memory.
         value = float(text)
-    except ValueError:
+        if math.isfinite(value) and value > 0:
+            return Fraction(Decimal(text))
+    except (ValueError, InvalidOperation):
         raise MissingMeasurement(f"{metric} of {condition} is not a number: {text!r}") from None
-    if not math.isfinite(value) or value <= 0:
-        raise MissingMeasurement(f"{metric} of {condition} is {text}")
-    return value
+    raise MissingMeasurement(f"{metric} of {condition} is {text}")
 
 
-def percent(text: str) -> float:
-    """`5%` as the fraction 0.05."""
-    return float(text.removesuffix("%")) / 100
+def percent(text: str) -> Fraction:
+    """`5%` as the fraction 1/20."""
+    return Fraction(Decimal(text.removesuffix("%"))) / 100
 
 
-def signed_percent(fraction: float) -> str:
+def signed_percent(fraction: Fraction) -> str:
     """A fraction as people read it: `+1.1%`."""
-    return f"{fraction * 100:+.1f}%"
+    return f"{float(fraction) * 100:+.1f}%"
 
 
-def _change(measurements: Measurements, metric: str, against: str) -> float:
+def _change(measurements: Measurements, metric: str, against: str) -> Fraction:
     return number(measurements, metric, QUANTIZED) / number(measurements, metric, against) - 1
 
 
@@ -172,7 +175,7 @@ def _gain_retained(m: Measurements, limit: str) -> _Observation:
     gain = base - merged
     if gain <= 0:
         return _Observation(
-            0.0,
+            Fraction(0),
             passes=False,
             message="the adapter does not help on the task set: merged is not better than base; "
             "is it the right adapter, and is the set from its task?",

@@ -1,0 +1,166 @@
+"""The line of stages: what runs next, what is reused, which candidate is chosen."""
+
+from typing import Any
+
+import pytest
+from builders import measurements, spec_document
+
+from lora_api.gates import Measurements, Verdict
+from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.line import Line, recipes, run_id, source_names, walk
+from lora_api.spec import Spec, parse_spec
+
+PINS = {
+    name: f"sha256:{i:064x}" for i, name in enumerate(("base", "adapter0", "calibration0", "task"))
+}
+
+
+class World:
+    """Runs whatever the line asks for, with canned quality for each group size."""
+
+    def __init__(self, quality: dict[int, float] | None = None) -> None:
+        self.quality = quality or {}
+        self.results: dict[str, StageResult] = {}
+        self.ran: list[str] = []
+
+    def outcome_of(self, call: StageCall) -> StageResult | None:
+        return self.results.get(call.input_hash)
+
+    def run(self, call: StageCall) -> None:
+        assert call.input_hash not in self.results, "no work runs twice"
+        self.ran.append(f"{call.stage}{':' + call.candidate if call.candidate else ''}")
+        digest = call.input_hash if call.stage in (Stage.MERGE, Stage.QUANTIZE) else ""
+        self.results[call.input_hash] = StageResult(
+            stage=call.stage, input_hash=call.input_hash, digest=digest,
+            measurements=self._measurements(call),
+        )  # fmt: skip
+
+    def _measurements(self, call: StageCall) -> Measurements:
+        quality, speed = measurements()
+        if call.stage is Stage.BENCHMARK:
+            return speed
+        if call.stage is not Stage.EVALUATE:
+            return {}
+        parent = next(c for c in self.calls if c.input_hash == call.parents["quantized"])
+        worse = self.quality.get(parent.parameters.get("groupSize", 0), 1.01)
+        merged = float(quality["Perplexity/task"]["merged"])
+        quality["Perplexity/task"]["quantized"] = str(merged * worse)
+        return quality
+
+    def to_the_end(self, spec: Spec) -> Line:
+        self.calls: list[StageCall] = []
+        while (line := walk(spec, "demo", PINS, "image", self.outcome_of)).missing:
+            self.calls.append(line.missing)
+            self.run(line.missing)
+        return line
+
+
+def spec(**changes: Any) -> Spec:
+    return parse_spec(spec_document(**changes))
+
+
+WITH_CANDIDATES = {
+    "quantization.candidates": [
+        {"name": "g64", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 64}},
+        {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}},
+    ]
+}
+
+
+def test_a_good_model_goes_through_every_stage_once_and_may_roll_out() -> None:
+    world = World()
+    line = world.to_the_end(spec())
+    assert world.ran == ["merge", "quantize:default", "evaluate:default", "benchmark:default"]
+    assert line.judgement is not None
+    assert line.judgement.verdict is Verdict.PASSED
+    assert line.release is not None
+    assert line.release.artifact == line.artifact
+
+
+def test_the_next_recipe_is_tried_only_while_quality_fails() -> None:
+    world = World(quality={128: 1.3, 64: 1.2, 32: 1.02})
+    line = world.to_the_end(spec(**WITH_CANDIDATES))
+    assert line.candidate == "g32"
+    assert [r for r in world.ran if r.startswith("quantize")] == [
+        "quantize:default", "quantize:g64", "quantize:g32",
+    ]  # fmt: skip
+    assert world.ran.count("benchmark:g32") == 1
+    assert line.release is not None
+
+
+def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
+    world = World(quality={128: 1.3, 64: 1.3, 32: 1.3})
+    line = world.to_the_end(spec(**WITH_CANDIDATES))
+    assert not [r for r in world.ran if r.startswith("benchmark")]
+    assert line.release is None
+    assert line.judgement is not None
+    assert line.judgement.verdict is Verdict.FAILED
+
+
+UNCHANGED_BY = {
+    "replicas": {"serving.replicas": 5},
+    "service port": {"serving.service": {"port": 9000}},
+    "job timeout": {"jobs": {"defaults": {"timeout": "9h"}}},
+    "max duration": {"benchmark.maxDuration": "3h"},
+    "labels of jobs": {"jobs": {"defaults": {"labels": {"a": "b"}}}},
+}
+
+
+@pytest.mark.parametrize("change", UNCHANGED_BY.values(), ids=UNCHANGED_BY.keys())
+def test_no_stage_runs_again_for(change: dict[str, Any]) -> None:
+    world = World()
+    before = world.to_the_end(spec())
+    assert walk(spec(**change), "demo", PINS, "image", world.outcome_of).release == before.release
+
+
+RUNS_AGAIN = {
+    "group size": ({"quantization.gptq": {"groupSize": 64}}, "quantize"),
+    "calibration length": ({"quantization.calibration.sequenceLength": 64}, "quantize"),
+    "context length": ({"evaluation.contextLength": 64}, "evaluate"),
+    "workload": ({"benchmark.workload": {"inputTokens": 7}}, "benchmark"),
+    "precision": ({"benchmark.precision": "1%"}, "benchmark"),
+    "engine flags": ({"serving.args": ["--max-model-len", "64"]}, "benchmark"),
+    "runtime": ({"serving.runtime": "VLLM"}, "benchmark"),
+    "rerun": ({"benchmark.rerun": "again"}, "benchmark"),
+}
+
+
+@pytest.mark.parametrize(("change", "first"), RUNS_AGAIN.values(), ids=RUNS_AGAIN.keys())
+def test_only_the_stages_from_there_run_again_for(change: dict[str, Any], first: str) -> None:
+    world = World()
+    world.to_the_end(spec())
+    line = walk(spec(**change), "demo", PINS, "image", world.outcome_of)
+    assert line.missing is not None
+    assert line.missing.stage == first
+
+
+def test_stricter_gates_judge_again_without_measuring() -> None:
+    world = World()
+    world.to_the_end(spec())
+    strict = spec(**{"gates.taskQuality": {"maxIncrease": "0.1%"}})
+    line = walk(strict, "demo", PINS, "image", world.outcome_of)
+    assert line.missing is None
+    assert line.release is None
+
+
+def test_the_name_of_a_candidate_is_not_its_identity() -> None:
+    first, *_ = recipes(spec())
+    call = StageCall(stage=Stage.QUANTIZE, candidate=first.name)
+    assert call.input_hash == call.model_copy(update={"candidate": "other"}).input_hash
+
+
+def test_every_source_has_a_name() -> None:
+    assert set(source_names(spec())) == {"base", "adapter0", "calibration0", "task"}
+
+
+def test_stored_hashes_never_change() -> None:
+    # Golden vectors: a change here makes every user measure and quantize again.
+    world = World()
+    world.to_the_end(spec())
+    assert [c.input_hash.removeprefix("sha256:")[:12] for c in world.calls] == [
+        "dbe4911b98ea",
+        "755a0f1faae9",
+        "9213aec85821",
+        "3d955025edaa",
+    ]
+    assert run_id(spec(), PINS, "image") == "20ef9cb3"
