@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kubectl import Kubectl
 from localcluster import tools
 from localcluster.controlplane import ControlPlane

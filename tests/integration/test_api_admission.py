@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kubectl import Kubectl, KubectlError
 from pydantic import ValidationError
 
+from kubectl import Kubectl, KubectlError
 from lora_api.runtimes import RESERVED_FLAGS
 from lora_api.spec import parse_spec
 

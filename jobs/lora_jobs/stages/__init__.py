@@ -1,1 +1,1 @@
-"""One module a stage, each with `run(context) -> StageResult`: inputs from the store, core, outputs to it."""
+"""One module a stage: `run(context) -> StageResult`, inputs from the store, outputs to it."""

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from builders import measurements, spec_document
 
+from builders import measurements, spec_document
 from lora_api.gates import Measurements, Verdict
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import Line, recipes, run_id, source_names, walk
