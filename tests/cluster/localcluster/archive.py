@@ -10,6 +10,8 @@ from pathlib import Path
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_CREATED = "2026-01-01T00:00:00Z"
+
 
 def write(target: Path, reference: str, layer: Path, command: list[str]) -> None:
     """Packs a layer tar as the image `reference` into the archive `target`."""
@@ -19,9 +21,11 @@ def write(target: Path, reference: str, layer: Path, command: list[str]) -> None
         {
             "architecture": "amd64",
             "os": "linux",
-            "created": "2026-01-01T00:00:00Z",
+            "created": _CREATED,
             "config": {"Cmd": command, "Env": [_PATH], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            # Without one entry for each layer buildah refuses a second stage on top.
+            "history": [{"created": _CREATED, "created_by": "localcluster"}],
         }
     ).encode()
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"

@@ -20,7 +20,7 @@ from localcluster.tools import lock
 SUITE = "bookworm"
 # libnuma1 and libgomp1: vLLM's CPU extension does not load without them and says so very late.
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "libnuma1", "libgomp1")
-_RECIPE = 1  # raise when the steps below change
+_RECIPE = 2  # raise when the steps below change
 _EMPTY_FILES = ("etc/pip.conf", "etc/uv/uv.toml")
 
 

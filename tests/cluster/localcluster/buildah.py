@@ -1,7 +1,7 @@
 """Calls of buildah on the project's own store, and what that store says about an image.
 
-buildah mounts overlays while it builds; each call has a mount namespace of its own, so that a killed
-build leaves no mount on the host.
+buildah mounts overlays while it builds; each call has a mount namespace of its own, so that a
+killed build leaves no mount on the host.
 Trap: the layers' folders are read straight from containers-storage's files (overlay-images,
 overlay-layers, overlay/ID/diff), which is not a promised interface: `layers` checks what it finds.
 """
@@ -9,6 +9,7 @@ overlay-layers, overlay/ID/diff), which is not a promised interface: `layers` ch
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ def pull(archive: Path, reference: str, log: Path) -> None:
 def remove(reference: str) -> None:
     if exists(reference):
         run(*argv("rmi", "--force", reference))
+
+
+def recover() -> None:
+    """Forgets what a killed build left: mount counts of a namespace that is gone, and containers.
+
+    Only call while holding the lock of all builds.
+    """
+    shutil.rmtree(paths.buildah_root() / "run", ignore_errors=True)
+    run(*argv("rm", "--all"))
+
+
+def prune() -> None:
+    """Removes unnamed images: stages that no target needs as such. Shared layers stay."""
+    run(*argv("rmi", "--prune"))
 
 
 def config(reference: str) -> dict[str, Any]:

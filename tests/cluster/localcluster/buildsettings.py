@@ -14,6 +14,7 @@ from pathlib import Path
 from localcluster.shell import run, succeeds, which
 
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_APT_SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 _PIP_SKIPPED = frozenset({"cert", "cache-dir", "require-virtualenv", "user", "target", "prefix"})
 
 
@@ -21,6 +22,8 @@ def volumes(folder: Path) -> list[str]:
     """`-v` options for buildah; generated files are written into `folder`."""
     folder.mkdir(parents=True)
     mounts = [(bundle, _CERTIFICATES, "ro") for bundle in _bundle()]
+    # The base has no sources of its own: packages come from where this machine's apt gets them.
+    mounts += [(path, str(path), "ro") for path in _APT_SOURCES if path.exists()]
     pip = pip_settings()
     for local in _local_folders(pip):
         mounts.append((local, str(local), "ro"))
@@ -89,12 +92,10 @@ def _uv_toml(folder: Path, pip: dict[str, str]) -> Path:
     index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")
     index = index or pip.get("index-url")
     extra = os.environ.get("UV_EXTRA_INDEX_URL") or pip.get("extra-index-url") or ""
-    lines = ["native-tls = true"]  # the mounted bundle, not uv's built-in one
+    lines = ["system-certs = true"]  # the mounted bundle, not uv's built-in one
     if index:
         lines.append(f'index-url = "{index}"')
     if extra:
         lines.append(f"extra-index-url = {extra.split()!r}")
     file.write_text("\n".join(lines) + "\n")
     return file
-
-

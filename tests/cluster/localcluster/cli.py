@@ -86,7 +86,7 @@ def _build(_: argparse.Namespace) -> int:
         try:
             host.ensure_packages(images=True)
             baseimage.ensure()
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+        except BaseException as error:  # handed to the main thread
             failures.append(error)
 
     thread = threading.Thread(target=beside, daemon=True)

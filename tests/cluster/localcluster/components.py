@@ -1,7 +1,7 @@
 """Command lines of etcd and the control plane, shared by both tiers.
 
 Traps:
-- The controller-manager must start after /readyz: earlier it exits because its RBAC role is missing.
+- The controller-manager must start after /readyz: earlier it exits, its RBAC role being missing.
 - `--unsafe-no-fsync` is right for a cluster whose data is thrown away, and only there.
 """
 
@@ -38,7 +38,8 @@ def apiserver(pki: Path, etcd_port: int, port: int, *, bind: str, advertise: str
     if advertise.startswith("127."):
         # A loopback address may not stand in an EndpointSlice, and nothing here needs that one.
         return [*argv, "--endpoint-reconciler-type=none"]
-    return argv + [
+    return [
+        *argv,
         f"--kubelet-client-certificate={pki}/apiserver-kubelet-client.crt",
         f"--kubelet-client-key={pki}/apiserver-kubelet-client.key",
         f"--kubelet-certificate-authority={pki}/ca.crt",

@@ -1,8 +1,8 @@
 """Puts images into the running cluster's containerd.
 
-`link` is the fast way: layers that buildah unpacked are hard-linked into containerd's snapshots, so
-that 5 GB take seconds and no second copy on disk. No layer is ever packed: containerd needs the blob
-of a layer only to unpack it, and here its snapshot is already there.
+`link` is the fast way: layers that buildah unpacked are hard-linked into containerd's snapshots,
+so that 5 GB take seconds and no second copy on disk. No layer is ever packed: containerd needs the
+blob of a layer only to unpack it, and here its snapshot is already there.
 Traps: linked files share inodes, so never edit a file in buildah's store or in a snapshot in place;
 both must be on one file system; and `docker save`-like exports of linked images do not work.
 """
@@ -42,9 +42,16 @@ def references() -> list[str]:
 
 def remove(reference: str) -> None:
     """Removes an image; its snapshots go when no other image has them."""
-    name = _full(reference)
-    if name in references():
-        ctr("images", "rm", "--sync", name)
+    known = dict(_names_and_digests())
+    digest = known.get(_full(reference))
+    if digest is not None:
+        # The kubelet's interface adds a second name (sha256:...), which would keep the files.
+        ctr("images", "rm", "--sync", *(name for name, other in known.items() if other == digest))
+
+
+def _names_and_digests() -> list[tuple[str, str]]:
+    rows = [line.split() for line in ctr("images", "ls").splitlines()[1:]]
+    return [(row[0], row[2]) for row in rows]
 
 
 def load_archive(archive: Path) -> list[str]:

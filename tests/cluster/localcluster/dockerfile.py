@@ -18,7 +18,9 @@ from pathlib import Path
 
 from localcluster.console import ClusterError
 
-_SKIPPED = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_SKIPPED = frozenset(
+    {"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
 
 
 @dataclass
@@ -127,6 +129,8 @@ def _file_identity(context: Path, path: Path) -> bytes:
         mode = path.lstat().st_mode
         body = os.readlink(path).encode() if stat.S_ISLNK(mode) else path.read_bytes()
     except OSError as error:
-        raise ClusterError(f"the Dockerfile copies {path}, which cannot be read: {error}") from error
+        raise ClusterError(
+            f"the Dockerfile copies {path}, which cannot be read: {error}"
+        ) from error
     name = path.relative_to(context)
     return f"{name}\0{mode & 0o111:o}\0{hashlib.sha256(body).hexdigest()}\n".encode()

@@ -13,7 +13,8 @@ import platform
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from localcluster import paths
@@ -47,20 +48,19 @@ class Init:
 
     pid: int
     started: str
+    cache: str
 
     def alive(self) -> bool:
         return start_time(self.pid) == self.started
 
     def save(self) -> None:
-        record = {"pid": self.pid, "started": self.started}
-        paths.init_record().write_text(json.dumps(record))
+        paths.init_record().write_text(json.dumps(asdict(self)))
 
     @staticmethod
     def load() -> Init | None:
         try:
-            record = json.loads(paths.init_record().read_text())
-            return Init(int(record["pid"]), str(record["started"]))
-        except (OSError, ValueError, KeyError):
+            return Init(**json.loads(paths.init_record().read_text()))
+        except (OSError, ValueError, TypeError):
             return None
 
 
@@ -84,7 +84,8 @@ def ensure_packages(*, images: bool) -> None:
     if which("apt-get") is None:
         raise ClusterError(
             f"missing programs: {' '.join(p for p in wanted if which(p) is None)}. Install them "
-            f"with this system's package manager (Debian names: {' '.join(missing)}). {ALTERNATIVES}"
+            f"with this system's package manager (Debian names: {' '.join(missing)}). "
+            f"{ALTERNATIVES}"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": _path()}
     with step(f"installing Debian packages: {' '.join(missing)}"):
@@ -102,7 +103,7 @@ def start_time(pid: int) -> str:
 
 
 def end(init: Init, grace: float) -> None:
-    """Ends the namespaces: SIGTERM lets the servers close their databases, SIGKILL ends the rest."""
+    """Ends the namespaces: SIGTERM lets servers close their databases, SIGKILL ends the rest."""
     for how, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         deadline = time.monotonic() + seconds
         if init.alive():
@@ -133,6 +134,7 @@ def connect(init: Init) -> None:
 
 def remove_leftovers() -> None:
     """What a killed run leaves behind. Only call when no cluster is running."""
+    paths.init_record().unlink(missing_ok=True)
     if succeeds("ip", "link", "show", paths.HOST_LINK):
         run("ip", "link", "del", paths.HOST_LINK)
     remove_cgroups()
@@ -159,14 +161,16 @@ def make_cgroups() -> None:
 def remove_cgroups() -> None:
     for folder in _cgroup_roots():
         if folder.exists():
-            wait_until(f"removing the cgroup {folder}", lambda f=folder: _removed(f), seconds=10,
+            wait_until(f"removing the cgroup {folder}", partial(_removed, folder), seconds=10,
                        hint="A process of an earlier cluster still lives in it.")  # fmt: skip
 
 
 def _cgroup_roots() -> list[Path]:
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS / paths.CGROUP]
-    return [c / paths.CGROUP for c in sorted(_CGROUPS.iterdir()) if c.is_dir() and not c.is_symlink()]
+    return [
+        c / paths.CGROUP for c in sorted(_CGROUPS.iterdir()) if c.is_dir() and not c.is_symlink()
+    ]
 
 
 def _removed(folder: Path) -> bool:

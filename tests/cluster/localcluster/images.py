@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from localcluster import baseimage, buildah, buildsettings, containerd, dockerfile, host, node, paths
+from localcluster import (
+    baseimage,
+    buildah,
+    buildsettings,
+    containerd,
+    dockerfile,
+    host,
+    node,
+    paths,
+)
 from localcluster.console import ClusterError, say, step
 from localcluster.shell import SYSTEM_PATH, logged
 from localcluster.tools import lock
@@ -50,7 +59,7 @@ def build(
     arguments = {key: value.replace("{base}", base) for key, value in (build_args or {}).items()}
     arguments = {"BASE_IMAGE": base, **arguments}
     reference = name(target, dockerfile, context, arguments)
-    with lock(f"image-{target}"):
+    with lock("images"):  # one at a time: a build must not prune another one's stages
         if not buildah.exists(reference):
             with step(f"building {reference}"):
                 _bud(target, reference, dockerfile, context, arguments)
@@ -110,13 +119,15 @@ def _bud(
     log = paths.cache() / "build-logs" / f"image-{target}.log"
     log.unlink(missing_ok=True)
     words = ["bud", "--isolation", "chroot", "--layers=false", "--pull-never", "--format", "oci",
-             "--signature-policy", str(buildah.policy()), "--timestamp", "1767225600",
-             "--target", target, "--tag", reference, "--file", str(file)]  # fmt: skip
+             "--signature-policy", str(buildah.policy()), "--target", target, "--tag", reference,
+             "--file", str(file)]  # fmt: skip
+    # No --timestamp: it would make every compiled .pyc older than its source.
     for key, value in arguments.items():
         words += ["--build-arg", f"{key}={value}"]
     settings = paths.buildah_root() / f"settings-{target}"
     shutil.rmtree(settings, ignore_errors=True)
     environment = {**os.environ, "PATH": SYSTEM_PATH}
+    buildah.recover()
     words += buildsettings.volumes(settings)
     logged(buildah.argv(*words, context), log, env=environment)
     shutil.rmtree(settings)
@@ -128,6 +139,7 @@ def _prune(target: str) -> None:
     for image in mine[:-KEPT]:
         say(f"removing {image.reference}: newer ones were built")
         remove(image.reference)
+    buildah.prune()
 
 
 def _record(reference: str) -> Path:

@@ -36,7 +36,14 @@ def api() -> KubeApi:
 def running() -> Init | None:
     """The namespaces' first process, if the cluster runs (healthy or not)."""
     init = Init.load()
-    return init if init is not None and init.alive() else None
+    if init is None or not init.alive():
+        return None
+    if init.cache != str(paths.cache()):
+        raise ClusterError(
+            f"a cluster of the cache {init.cache} is running on this machine, which has room for "
+            f"one. Stop it: XDG_CACHE_HOME={Path(init.cache).parent} localcluster down"
+        )
+    return init
 
 
 def healthy() -> bool:
@@ -239,7 +246,7 @@ def _find_init(child: subprocess.Popen[bytes]) -> Init:
         return bool(found)
 
     wait_until("the namespaces", forked, seconds=10, interval=0.01, alive=lambda: _alive(child))
-    return Init(found[0], host.start_time(found[0]))
+    return Init(found[0], host.start_time(found[0]), str(paths.cache()))
 
 
 def _alive(child: subprocess.Popen[bytes]) -> None:
@@ -260,8 +267,8 @@ def _wait(child: subprocess.Popen[bytes], certificates: Path) -> None:
     await_("API server", kube.ready, "kube-apiserver")
     pki.kubeconfig(certificates, "admin", SERVER, paths.host_kubeconfig())
     await_("S3 server", lambda: s3.healthy(paths.NODE_IP, paths.S3_PORT), "versitygw")
-    wait_until("namespace kube-system", lambda: kube.get("/api/v1/namespaces/kube-system") is not None,
-               seconds=30)  # fmt: skip
+    system = "/api/v1/namespaces/kube-system"
+    wait_until("namespace kube-system", lambda: kube.get(system) is not None, seconds=30)
     _publish_dns(kube)
     await_("node", lambda: _node_ready(kube), "kubelet")
     await_("serviceaccount default", lambda: _has(kube, "default/serviceaccounts/default"),
@@ -271,8 +278,10 @@ def _wait(child: subprocess.Popen[bytes], certificates: Path) -> None:
 def _publish_dns(kube: KubeApi) -> None:
     """A Service without selector: CoreDNS is a process of the node, not a pod."""
     base = "namespaces/kube-system"
-    ports = [{"name": "dns", "port": 53, "targetPort": paths.DNS_PORT, "protocol": "UDP"},
-             {"name": "dns-tcp", "port": 53, "targetPort": paths.DNS_PORT, "protocol": "TCP"}]  # fmt: skip
+    ports = [
+        {"name": name, "port": 53, "targetPort": paths.DNS_PORT, "protocol": protocol}
+        for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
+    ]
     kube.apply(
         f"/api/v1/{base}/services/kube-dns",
         {

@@ -57,9 +57,9 @@ def _cni() -> str:
 
 
 def _containerd() -> str:
-    unused = ("nri.v1.nri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs", "snapshotter.v1.devmapper",
-              "snapshotter.v1.blockfile", "snapshotter.v1.erofs", "tracing.processor.v1.otlp",
-              "internal.v1.tracing")  # fmt: skip
+    unused = ("nri.v1.nri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs",
+              "snapshotter.v1.devmapper", "snapshotter.v1.blockfile", "snapshotter.v1.erofs",
+              "tracing.processor.v1.otlp", "internal.v1.tracing")  # fmt: skip
     disabled = ", ".join(f'"io.containerd.{name}"' for name in unused)
     cni = tools.NODE.folder() / "cni"
     return f"""version = 3

@@ -1,7 +1,7 @@
 """The first process of the cluster's own mount, network and PID namespaces.
 
 It starts the services in order, starts a dead one again (as systemd would), and reaps what the
-containers leave. When it ends, the kernel ends everything in the namespaces, so nothing outlives it.
+containers leave. When it ends, the kernel ends everything in the namespaces: nothing outlives it.
 It waits for one line on its standard input: the host first has to connect the network.
 
 Trap: as PID 1 it gets only the signals that it handles. SIGTERM closes the two servers with

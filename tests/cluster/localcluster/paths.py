@@ -101,5 +101,8 @@ def supervisor_state() -> Path:
 
 
 def init_record() -> Path:
-    """Pid and start time of the namespaces' first process, as the host sees it."""
-    return run() / "init.json"
+    """Which process is the first of the cluster's namespaces, as the host sees it.
+
+    In /run: addresses and link names exist once on a machine, whichever cache a cluster lives in.
+    """
+    return Path("/run/lora-operator-cluster.json")

@@ -1,8 +1,9 @@
 """A server process with a log, and free ports for it.
 
-A `Process` can be killed and started again with the same command line, which is what fault tests do.
-Trap: a test run that is killed must not leave servers behind; `setpriv --pdeathsig` makes the kernel
-end them with the thread that started them. So start them from the main thread (pytest fixtures do).
+A `Process` can be killed and started again with the same command line, as fault tests do.
+Trap: a test run that is killed must not leave servers behind; `setpriv --pdeathsig` makes the
+kernel end them with the thread that started them. So start them from the main thread (pytest
+fixtures do).
 """
 
 from __future__ import annotations

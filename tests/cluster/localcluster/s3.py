@@ -1,11 +1,11 @@
-"""A real S3 server (versitygw) for tests: on 127.0.0.1, as an ordinary user, ready in under a second.
+"""A real S3 server (versitygw) for tests: on 127.0.0.1, no root, ready in under a second.
 
     with S3Server(tmp_path) as s3:
         boto3.client("s3", endpoint_url=s3.endpoint, **s3.credentials())
 
-Traps: it stores objects as files, so keys `x` and `x/y` cannot both exist (409), and it needs a file
-system with user extended attributes (ext4, xfs, newer tmpfs). All paths given to it must be absolute:
-it changes its directory.
+Traps: it stores objects as files, so keys `x` and `x/y` cannot both exist (409), and it needs a
+file system with user extended attributes (ext4, xfs, newer tmpfs). All paths given to it must be
+absolute: it changes its directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from localcluster.console import ClusterError
 from localcluster.process import Process, free_ports
 
 ACCESS_KEY = "testaccess"
-SECRET_KEY = "testsecret123"  # noqa: S105 - a fixed key of a server on this machine's own addresses
+SECRET_KEY = "testsecret123"
 REGION = "us-east-1"
 
 
@@ -127,7 +127,7 @@ def healthy(host: str, port: int, *, tls: bool = False) -> bool:
     """Whether the server answers its health path. The certificate is not judged here."""
     link: http.client.HTTPConnection
     if tls:
-        unverified = ssl._create_unverified_context()  # noqa: S323
+        unverified = ssl._create_unverified_context()
         link = http.client.HTTPSConnection(host, port, timeout=2, context=unverified)
     else:
         link = http.client.HTTPConnection(host, port, timeout=2)

