@@ -1,0 +1,181 @@
+"""Folders as immutable artifacts: `artifacts/sha256-<digest>/`, files first, manifest.json last.
+
+The digest is over path, size and SHA-256 of every file, so equal bytes are one artifact and an
+upload that was cut is continued by doing it again. No manifest means no artifact. A reader hashes
+everything it fetched; a folder appears under its name only when all of it is right.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from lora_api import layout
+from lora_api.base import ApiModel
+from lora_api.digests import FileDigest, artifact_digest, canonical_json
+from lora_api.jobcontract import Reason
+from lora_jobs.errors import StageError, Waiting
+from lora_jobs.store.documents import create_or_adopt_json, read_json
+from lora_jobs.store.hashing import hash_file
+from lora_jobs.store.interface import FileHash, ObjectMissing, ObjectStore, checked_key
+
+MANIFEST = "manifest.json"
+_PARALLEL_FILES = 8
+
+Done = Callable[[int], None]
+"""Told the size in bytes of each file that is through."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class ManifestFile(ApiModel):
+    """One file of an artifact."""
+
+    path: str
+    size: int
+    sha256: str
+    checksum: str
+    """As the server keeps it, see `FileHash`."""
+
+    @property
+    def hash(self) -> FileHash:
+        """For comparing with the store."""
+        return FileHash(self.size, self.sha256, self.checksum)
+
+
+class Manifest(ApiModel):
+    """The commit marker of an artifact."""
+
+    digest: str
+    files: list[ManifestFile]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+def hash_folder(folder: Path) -> Manifest:
+    """Hash every file below a folder, in parallel.
+
+    Raises:
+        ValueError: A file has the manifest's name, or there are none.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = [p.relative_to(folder).as_posix() for p in paths]
+    if not names or MANIFEST in names:
+        raise ValueError(f"{folder} cannot be an artifact: it is empty or holds a {MANIFEST}")
+    files = [
+        ManifestFile(path=name, size=found.size, sha256=found.sha256, checksum=found.checksum)
+        for name, found in zip(names, _in_parallel(hash_file, paths), strict=True)
+    ]
+    return Manifest(digest=_digest(files), files=files)
+
+
+def publish_artifact(store: ObjectStore, folder: Path, done: Done = lambda _: None) -> str:
+    """Upload what is not there yet, compare with what the server has, then write the manifest.
+
+    Raises:
+        StageError: DigestMismatch when the server holds something else than was sent.
+    """
+    manifest = hash_folder(folder)
+    place = store.below(layout.artifact(manifest.digest))
+
+    def put(file: ManifestFile) -> None:
+        if not place.is_stored(file.path, file.hash):
+            place.upload(file.path, folder / file.path)
+            if not place.is_stored(file.path, file.hash):
+                raise _mismatch(place.uri(file.path), "the server holds something else than sent")
+        done(file.size)
+
+    _in_parallel(put, manifest.files)
+    document = manifest.to_json()
+    if create_or_adopt_json(place, MANIFEST, document) != document:
+        # Same digest, other bytes: only a damaged manifest can say so. Ours is right.
+        place.write(MANIFEST, canonical_json(document))
+    return manifest.digest
+
+
+def read_manifest(store: ObjectStore, digest: str) -> Manifest | None:
+    """The manifest of an artifact; None when it is absent, unreadable or of another digest."""
+    document = read_json(store, layout.manifest(digest))
+    try:
+        manifest = Manifest.model_validate(document)
+        for file in manifest.files:
+            checked_key(file.path)
+    except ValueError:  # pydantic's ValidationError is one
+        return None
+    return manifest if _digest(manifest.files) == digest else None
+
+
+def has_artifact(store: ObjectStore, digest: str) -> bool:
+    """Whether manifest and every file are there, by size and, where it is kept, checksum."""
+    manifest = read_manifest(store, digest)
+    if manifest is None:
+        return False
+    place = store.below(layout.artifact(digest))
+    stored = _in_parallel(lambda f: place.is_stored(f.path, f.hash), manifest.files)
+    return all(stored)
+
+
+def fetch_artifact(
+    store: ObjectStore, digest: str, folder: Path, done: Done = lambda _: None
+) -> None:
+    """Download an artifact and verify every SHA-256; `folder` appears when all is right.
+
+    Raises:
+        Waiting: It is not there (SourceNotFound), or a file differs (DigestMismatch).
+    """
+    manifest = read_manifest(store, digest)
+    if manifest is None:
+        raise Waiting(
+            Reason.SOURCE_NOT_FOUND,
+            f"artifact {digest} is not in {store.uri()}: no manifest; has it been removed, or is "
+            "this another scope?",
+        )
+    place = store.below(layout.artifact(digest))
+    incoming = folder.with_name(f".incoming-{folder.name}")
+    shutil.rmtree(incoming, ignore_errors=True)
+
+    def get(file: ManifestFile) -> None:
+        target = incoming / file.path
+        try:
+            place.download(file.path, target)
+        except ObjectMissing:
+            raise _mismatch(place.uri(file.path), "the file is missing") from None
+        found = hash_file(target)
+        if (found.size, found.sha256) != (file.size, file.sha256):
+            raise _mismatch(place.uri(file.path), f"sha256 is {found.sha256}, not {file.sha256}")
+        done(file.size)
+
+    _in_parallel(get, manifest.files)
+    shutil.rmtree(folder, ignore_errors=True)
+    incoming.rename(folder)
+
+
+def verify_folder(folder: Path, digest: str) -> bool:
+    """Whether a folder, e.g. on a shared volume, holds exactly this artifact."""
+    return folder.is_dir() and any(folder.iterdir()) and hash_folder(folder).digest == digest
+
+
+def _digest(files: Iterable[ManifestFile]) -> str:
+    return artifact_digest(FileDigest(f.path, f.size, f.sha256) for f in files)
+
+
+def _mismatch(uri: str, what: str) -> StageError:
+    return Waiting(
+        Reason.DIGEST_MISMATCH,
+        f"{uri}: {what}; remove the artifact's folder so that it is made again",
+    )
+
+
+def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Results in order; the first error wins and what has not begun is dropped."""
+    with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,302 @@
+"""A prefix of a bucket at an S3-compatible endpoint. The only module that imports boto3.
+
+Every upload carries SHA-256 checksums that the server verifies; files of `PART_BYTES` and more go
+in parts of that size. Create-only and replace-if-unchanged are conditional writes (`If-None-Match`,
+`If-Match`), which the store's correctness rests on: a server without them cannot be used.
+
+Traps: boto3's CRT transfers ignore a custom endpoint (boto3#4839), so the classic transfer manager
+is used by name. `upload_file` cannot be conditional, so big files are written first and the small
+document that makes them count is created last. A reply that is lost after the server wrote looks
+like a lost race when it is tried again: whoever gets False compares before calling it a conflict.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from s3transfer.futures import TransferFuture
+from s3transfer.manager import TransferConfig, TransferManager
+from s3transfer.subscribers import BaseSubscriber
+
+from lora_api.jobcontract import Reason
+from lora_api.spec import S3Connection
+from lora_jobs.errors import StageError, Waiting
+from lora_jobs.store.hashing import PART_BYTES
+from lora_jobs.store.interface import (
+    BYTES,
+    JSON,
+    Content,
+    FileHash,
+    ObjectChanged,
+    ObjectMissing,
+    StoredObject,
+    checked_key,
+)
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_TRANSFERS = TransferConfig(
+    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_request_concurrency=8
+)
+_DENIED = {"403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken",
+           "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
+           "SignatureDoesNotMatch", "XAdminUserNotFound"}  # fmt: skip
+_ABSENT = {"404", "NoSuchKey"}
+_CONDITION_FAILED = {"412", "PreconditionFailed"}
+_RACED = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_BUSY = {"500", "502", "503", "504", "InternalError", "SlowDown", "ServiceUnavailable",
+         "RequestTimeout"}  # fmt: skip
+_RACE_ATTEMPTS = 5
+
+
+class S3Store:
+    """Keys below `prefix` of one bucket."""
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str = "") -> None:
+        self.client, self.bucket, self.prefix = client, bucket, prefix.strip("/")
+
+    def uri(self, key: str = "") -> str:
+        """An `s3://` URI."""
+        return "/".join(part for part in (f"s3://{self.bucket}", self.prefix, key) if part)
+
+    def below(self, prefix: str) -> "S3Store":
+        """The same bucket and client."""
+        return S3Store(self.client, self.bucket, self._key(prefix))
+
+    def check(self) -> None:
+        """HeadBucket.
+
+        Needed because an absent bucket and an absent key look alike in an answer without a body.
+        """
+        with self._explained():
+            try:
+                self.client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _code(error) not in _ABSENT:
+                    raise
+                raise self._no_bucket() from error
+
+    def list(self, prefix: str = "") -> list[StoredObject]:
+        """Pages through the listing."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        pages = self.client.get_paginator("list_objects_v2")
+        with self._explained():
+            return sorted(
+                StoredObject(found["Key"][len(start) :], found["Size"], found["ETag"].strip('"'))
+                for page in pages.paginate(Bucket=self.bucket, Prefix=start + prefix)
+                for found in page.get("Contents", [])
+                if not found["Key"].endswith("/")  # consoles make such keys to show a folder
+            )
+
+    def head(self, key: str) -> StoredObject | None:
+        """HeadObject."""
+        found = self._head(key)
+        return found and StoredObject(key, found["ContentLength"], found["ETag"].strip('"'))
+
+    def is_stored(self, key: str, expected: FileHash) -> bool:
+        """Compares the checksum where the server keeps one of the same form.
+
+        An object that another tool copied may have other parts or none; then the size must do, and
+        the full SHA-256 at the next fetch.
+        """
+        found = self._head(key, ChecksumMode="ENABLED")
+        if not found or found["ContentLength"] != expected.size:
+            return False
+        kept = found.get("ChecksumSHA256", "")
+        comparable = kept.partition("-")[2] == expected.checksum.partition("-")[2]
+        return not kept or not comparable or kept == expected.checksum
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Content | None:
+        """A ranged GetObject."""
+        end = "" if length is None else str(start + length - 1)
+        try:
+            with self._explained():
+                answer = self.client.get_object(
+                    Bucket=self.bucket, Key=self._key(key), Range=f"bytes={start}-{end}"
+                )
+                return Content(answer["Body"].read(), answer["ETag"].strip('"'))
+        except ObjectMissing:
+            return None
+        except ClientError as error:
+            found = self.head(key) if _code(error) in ("416", "InvalidRange") else None
+            if found is None:
+                raise
+            return Content(b"", found.etag)
+
+    def create(self, key: str, data: bytes, content_type: str = JSON) -> bool:
+        """PutObject with `If-None-Match: *`."""
+        return self._put_if(key, data, content_type, IfNoneMatch="*")
+
+    def replace(self, key: str, data: bytes, etag: str, content_type: str = JSON) -> bool:
+        """PutObject with `If-Match`."""
+        return self._put_if(key, data, content_type, IfMatch=f'"{etag}"')
+
+    def write(self, key: str, data: bytes, content_type: str = JSON) -> None:
+        """PutObject."""
+        with self._explained():
+            self.client.put_object(
+                Bucket=self.bucket, Key=self._key(key), Body=data, ContentType=content_type
+            )
+
+    def upload(self, key: str, file: Path, content_type: str = BYTES) -> None:
+        """Managed transfer: parts in parallel, each with its checksum."""
+        arguments = {"ChecksumAlgorithm": "SHA256", "ContentType": content_type}
+        with self._explained(), TransferManager(self.client, _TRANSFERS) as transfers:
+            transfers.upload(str(file), self.bucket, self._key(key), arguments).result()
+
+    def download(self, key: str, file: Path, etag: str = "") -> None:
+        """Managed transfer with `If-Match` on every part, so that no two objects mix."""
+        found = self.head(key)
+        if found is None:
+            raise ObjectMissing(key)
+        if etag and found.etag != etag:
+            raise ObjectChanged(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if found.size < PART_BYTES:
+            self._download_small(key, file, found.etag)
+            return
+        known = [_Known(found)]
+        with self._explained(), TransferManager(self.client, _TRANSFERS) as transfers:
+            transfers.download(self.bucket, self._key(key), str(file), None, known).result()
+
+    def _download_small(self, key: str, file: Path, etag: str) -> None:
+        with self._explained():
+            answer = self.client.get_object(
+                Bucket=self.bucket, Key=self._key(key), IfMatch=f'"{etag}"'
+            )
+            with file.open("wb") as stream:
+                for block in answer["Body"].iter_chunks(2**20):
+                    stream.write(block)
+
+    def _head(self, key: str, **arguments: Any) -> Any:
+        try:
+            with self._explained():
+                return self.client.head_object(Bucket=self.bucket, Key=self._key(key), **arguments)
+        except ObjectMissing:
+            return None
+
+    def _put_if(self, key: str, data: bytes, content_type: str, **condition: str) -> bool:
+        place = {"Bucket": self.bucket, "Key": self._key(key), "ContentType": content_type}
+        for _ in range(_RACE_ATTEMPTS):
+            try:
+                with self._explained():
+                    self.client.put_object(**place, Body=data, **condition)  # type: ignore[arg-type]
+                    return True
+            except (ObjectChanged, ObjectMissing):
+                return False
+            except ClientError as error:
+                if _code(error) not in _RACED:
+                    raise
+        raise Waiting(
+            Reason.STORE_UNREACHABLE,
+            f"{self.uri(key)} is being written by too many at once at {self._endpoint}",
+        )
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
+
+    @cached_property
+    def _endpoint(self) -> str:
+        return self.client.meta.endpoint_url
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what a user can put right into `Waiting`, a failed condition into ours."""
+        try:
+            yield
+        except ClientError as error:
+            raise (self._explain(error) or error) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise Waiting(
+                Reason.CREDENTIALS_MISSING,
+                f"no credentials for {self.uri()} at {self._endpoint}; give the connection a "
+                "secretRef, or the pod a service account with workload identity",
+            ) from error
+        except BotoCoreError as error:
+            raise Waiting(
+                Reason.STORE_UNREACHABLE,
+                f"no answer from {self._endpoint} for bucket {self.bucket} "
+                f"({type(error).__name__}); check the connection's endpoint and the network",
+            ) from error
+
+    def _explain(self, error: ClientError) -> Exception | None:
+        code = _code(error)
+        if code in _CONDITION_FAILED:
+            return ObjectChanged()
+        if code == "NoSuchBucket":
+            return self._no_bucket()
+        if code in _ABSENT:
+            return ObjectMissing()
+        if code in _DENIED:
+            return self._denied(code)
+        if code in _BUSY:
+            return Waiting(
+                Reason.STORE_UNREACHABLE,
+                f"{self._endpoint} answers {code} for bucket {self.bucket}; tried again later",
+            )
+        return None
+
+    def _denied(self, code: str) -> StageError:
+        return Waiting(
+            Reason.ACCESS_DENIED,
+            f"{self._endpoint} refuses access to {self.uri()} ({code}); check the key, secret and "
+            "policy of the connection's Secret or service account",
+        )
+
+    def _no_bucket(self) -> StageError:
+        return Waiting(
+            Reason.BUCKET_NOT_FOUND,
+            f"bucket {self.bucket} does not exist at {self._endpoint}; create it or correct the "
+            "URI or the connection",
+        )
+
+
+class _Known(BaseSubscriber):  # type: ignore[misc]
+    """Tells the transfer what a HEAD said, so that every part is asked for with `If-Match`."""
+
+    def __init__(self, found: StoredObject) -> None:
+        self.found = found
+
+    def on_queued(self, future: TransferFuture, **_: Any) -> None:
+        future.meta.provide_transfer_size(self.found.size)
+        future.meta.provide_object_etag(f'"{self.found.etag}"')
+
+
+def open_s3(
+    bucket: str, prefix: str, connection: S3Connection | None, credentials: dict[str, str]
+) -> S3Store:
+    """A store at a connection's endpoint; what is not given is left to boto3's default chain."""
+    by_path = connection is not None and connection.path_style
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if by_path else "auto"},
+        retries={"mode": "standard", "max_attempts": 6},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=32,
+    )
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=(connection.endpoint or None) if connection else None,
+        region_name=connection.region if connection else None,
+        aws_access_key_id=credentials.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=credentials.get("AWS_SECRET_ACCESS_KEY"),
+        config=config,
+    )
+    return S3Store(client, bucket, prefix)
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
