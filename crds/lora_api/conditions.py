@@ -57,6 +57,7 @@ class ConditionReason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     STAGE_CRASHED = "StageCrashed"
     STAGE_TIMED_OUT = "StageTimedOut"
+    RESULT_LOST = "ResultLost"
     NAME_CONFLICT = "NameConflict"
     SHARED_STAGE = "SharedStage"
     API_DENIED = "ApiDenied"

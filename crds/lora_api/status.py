@@ -103,6 +103,8 @@ class StageStatus(ApiModel):
     accelerator_seconds: int = 0
     next_try_at: Time = ""
     progress: ProgressStatus | None = None
+    reason: Word = ""
+    """Why it failed or waits; kept while it is tried again."""
     message: Text = ""
     measurements: Annotated[dict[str, dict[str, Word]] | None, Field(max_length=64)] = None
     """What evaluate and benchmark found, by metric and condition."""
