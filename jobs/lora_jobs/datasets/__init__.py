@@ -1,0 +1,1 @@
+"""Data sets: records from files, records as token ids, and proof that two sets are disjoint."""

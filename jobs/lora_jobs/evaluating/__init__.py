@@ -1,0 +1,1 @@
+"""Quality: negative log-likelihoods of evaluation sets under base, dynamic, merged, quantized."""

@@ -1,0 +1,237 @@
+"""Every condition on every set, each computed once and kept in the store.
+
+A model is loaded only if one of its scores is missing, once for all sets; the dynamic condition
+is measured on the base model's weights right after the base itself.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
+from lora_api.jobcontract import Progress
+from lora_api.layout import action
+from lora_jobs.context import ReportProgress
+from lora_jobs.evaluating.models import (
+    NotApplicable,
+    causal_model,
+    vocabulary_size,
+    with_adapters,
+)
+from lora_jobs.evaluating.nll import window_nlls
+from lora_jobs.evaluating.scores import MODELS, Key, Score, entry_hash, score_from, score_of
+from lora_jobs.evaluating.windows import Window, windows_digest
+from lora_jobs.weightfiles import weights_bytes
+
+ENTRY_STAGE = "evaluate-condition"
+
+
+class Entries(Protocol):
+    """Where scores are kept: the part of `context.Outputs` that is used."""
+
+    def get_json(self, key: str) -> dict[str, object] | None:
+        """A stored document, or None."""
+        ...
+
+    def put_json_once(self, key: str, document: object) -> bool:
+        """Create a document; False when one is there already."""
+        ...
+
+
+class NoEntries:
+    """Keeps nothing: for measuring by hand, where files have no digests."""
+
+    def get_json(self, key: str) -> dict[str, object] | None:
+        """Nothing."""
+        return None
+
+    def put_json_once(self, key: str, document: object) -> bool:
+        """Forget it."""
+        return True
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a condition measures: its files, and their digests in the same order."""
+
+    condition: str
+    folders: tuple[Path, ...]
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Windows of a set, as one tokenizer cut them for all conditions."""
+
+    name: str
+    windows: Sequence[Window]
+    key: Key
+    """Digest of the set and the protocol; the models are added."""
+
+    @property
+    def highest_token(self) -> int:
+        """The highest token id of all windows."""
+        return max(max(w.token_ids) for w in self.windows)
+
+
+@dataclass
+class Evaluation:
+    """What was measured; `notes` say what was not, and why."""
+
+    scores: list[Score] = field(default_factory=list)
+    weights_bytes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
+
+
+def set_key(set_digest: str, windows: Sequence[Window], protocol: Key) -> Key:
+    """The key of a set's scores, without the models."""
+    return {"set": set_digest, "windows": windows_digest(windows), **protocol}
+
+
+def measure(
+    subjects: Sequence[Subject],
+    sets: Sequence[EvaluationSet],
+    dtype: str,
+    entries: Entries,
+    report: ReportProgress,
+) -> Evaluation:
+    """Measure every subject on every set, taking what the store has.
+
+    Args:
+        subjects: At most one a condition.
+        sets: Task and, if given, general.
+        dtype: The type that every model runs in.
+        entries: Where scores are kept.
+        report: Told after every batch.
+
+    Returns:
+        A condition that cannot be measured is left out with a note; never a made-up number.
+    """
+    return _Measurement(list(subjects), list(sets), dtype, entries, report).run()
+
+
+class _Measurement:
+    """One call of `measure`; collects as it goes."""
+
+    def __init__(
+        self,
+        subjects: list[Subject],
+        sets: list[EvaluationSet],
+        dtype: str,
+        entries: Entries,
+        report: ReportProgress,
+    ) -> None:
+        self.subjects = {s.condition: s for s in subjects}
+        self.sets, self.dtype, self.entries = sets, dtype, entries
+        self.scores: dict[tuple[str, str], Score] = {}
+        self.result = Evaluation()
+        self.meter = _Meter(report)
+
+    def run(self) -> Evaluation:
+        for subject in self.subjects.values():
+            self._read_back(subject)
+        self.result.reused = len(self.scores)
+        self.meter.total = sum(
+            len(s.windows) for subject in self.subjects.values() for s in self._missing(subject)
+        )
+        self._base_and_dynamic()
+        for condition in (MERGED, QUANTIZED):
+            if condition in self.subjects and self._missing(self.subjects[condition]):
+                subject = self.subjects[condition]
+                with self._noting(subject), causal_model(subject.folders[0], self.dtype) as model:
+                    self._score(subject, model)
+        for subject in self.subjects.values():
+            self.result.weights_bytes[subject.condition] = weights_bytes(*subject.folders)
+        self.result.scores = list(self.scores.values())
+        return self.result
+
+    def _base_and_dynamic(self) -> None:
+        wanted = [self.subjects[c] for c in (BASE, DYNAMIC) if c in self.subjects]
+        wanted = [s for s in wanted if self._missing(s)]
+        if not wanted:
+            return
+        with causal_model(wanted[0].folders[0], self.dtype) as model:
+            for subject in wanted:
+                with self._noting(subject):
+                    if subject.condition == DYNAMIC:
+                        self._score(subject, with_adapters(model, subject.folders[1:]))
+                    else:
+                        self._score(subject, model)
+
+    @contextmanager
+    def _noting(self, subject: Subject) -> Iterator[None]:
+        try:
+            yield
+        except NotApplicable as reason:
+            self.result.notes[subject.condition] = f"not measured: {reason}"
+
+    def _score(self, subject: Subject, model: Any) -> None:
+        rows = vocabulary_size(model)
+        for evaluation_set in self._missing(subject):
+            if evaluation_set.highest_token >= rows:
+                raise NotApplicable(
+                    f"token {evaluation_set.highest_token} is beyond its {rows} embeddings; "
+                    "the adapter comes with a larger tokenizer"
+                )
+            done = self.meter.part(f"{subject.condition} on {evaluation_set.name}")
+            nlls = window_nlls(model, evaluation_set.windows, done)
+            self._keep(subject, evaluation_set, nlls)
+
+    def _keep(self, subject: Subject, evaluation_set: EvaluationSet, nlls: list[float]) -> None:
+        key = self._key(subject, evaluation_set)
+        score = score_of(subject.condition, evaluation_set.name, key, evaluation_set.windows, nlls)
+        path = action(ENTRY_STAGE, entry_hash(key))
+        if not self.entries.put_json_once(path, score.to_document()):
+            # Someone else was quicker: all readers see one number.
+            score = self._stored(subject, evaluation_set) or score
+        self.scores[subject.condition, evaluation_set.name] = score
+
+    def _read_back(self, subject: Subject) -> None:
+        for evaluation_set in self.sets:
+            score = self._stored(subject, evaluation_set)
+            if score:
+                self.scores[subject.condition, evaluation_set.name] = score
+
+    def _stored(self, subject: Subject, evaluation_set: EvaluationSet) -> Score | None:
+        key = self._key(subject, evaluation_set)
+        document = self.entries.get_json(action(ENTRY_STAGE, entry_hash(key)))
+        if document is None:
+            return None
+        return score_from(document, subject.condition, evaluation_set.name, key)
+
+    def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
+        return {**evaluation_set.key, MODELS: list(subject.digests)}
+
+    def _missing(self, subject: Subject) -> list[EvaluationSet]:
+        return [s for s in self.sets if (subject.condition, s.name) not in self.scores]
+
+
+class _Meter:
+    """Turns windows done into progress with an ETA."""
+
+    def __init__(self, report: ReportProgress) -> None:
+        self.report, self.total, self.before = report, 0, 0
+        self.started = time.monotonic()
+
+    def part(self, message: str) -> Callable[[int], None]:
+        start = self.before
+
+        def done(windows: int) -> None:
+            self.before = start + windows
+            elapsed = time.monotonic() - self.started
+            eta = round(elapsed / self.before * (self.total - self.before))
+            self.report(
+                Progress(
+                    done=self.before,
+                    total=self.total,
+                    unit="windows",
+                    eta_seconds=max(0, eta),
+                    message=message,
+                )
+            )
+
+        return done

@@ -1,0 +1,150 @@
+"""What was measured, as stored and as reported. Pure.
+
+A score is one condition on one set, with the NLL of every window, and a key that says what went in.
+Every comparison is arithmetic on stored scores, and only scores whose keys agree in all but the
+model are compared: perplexities of unlike contexts, tokenizers or sets have no common meaning.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_api.digests import digest_of
+from lora_api.gates import Measurements
+from lora_jobs.evaluating.windows import Window
+
+MODELS = "models"
+"""The part of a key that may differ between scores that are compared."""
+
+Key = dict[str, Any]
+
+
+class UnlikeScores(Exception):
+    """Scores were to be compared that do not measure the same thing."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The NLL of one condition on one set, in nats, window by window.
+
+    Attributes:
+        condition: base, dynamic, merged or quantized.
+        set_name: task or general.
+        key: Digests of the models, of the set and of the windows, and the protocol.
+        documents: For each window, the number of its document.
+        tokens: For each window, how many tokens were scored.
+        nlls: For each window, the summed NLL of those tokens, in nats.
+    """
+
+    condition: str
+    set_name: str
+    key: Key
+    documents: tuple[int, ...]
+    tokens: tuple[int, ...]
+    nlls: tuple[float, ...]
+
+    @property
+    def nll_per_token(self) -> float:
+        """Mean NLL in nats: sum over all windows by the sum of their tokens."""
+        return math.fsum(self.nlls) / sum(self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the mean NLL per token; infinite where that overflows."""
+        try:
+            return math.exp(self.nll_per_token)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def document_count(self) -> int:
+        """How many documents have a scored token."""
+        return len(set(self.documents))
+
+    def to_document(self) -> dict[str, Any]:
+        """The stored form; NLLs as decimal strings."""
+        return {
+            "condition": self.condition,
+            "set": self.set_name,
+            "key": self.key,
+            "documents": list(self.documents),
+            "tokens": list(self.tokens),
+            "nlls": [f"{nll:.6f}" for nll in self.nlls],
+        }
+
+
+def score_of(
+    condition: str, set_name: str, key: Key, windows: Sequence[Window], nlls: Iterable[float]
+) -> Score:
+    """The score that a model's window NLLs make."""
+    return Score(
+        condition=condition,
+        set_name=set_name,
+        key=key,
+        documents=tuple(w.document for w in windows),
+        tokens=tuple(w.scored_tokens for w in windows),
+        # Rounded as stored, so that a score that was read back is equal to the one that was made.
+        nlls=tuple(float(f"{nll:.6f}") for nll in nlls),
+    )
+
+
+def score_from(
+    document: Mapping[str, Any], condition: str, set_name: str, key: Key
+) -> Score | None:
+    """A stored score, or None if the document is no score of `key`.
+
+    The names are the caller's: equal models on equal windows give equal numbers, whatever they
+    were called when they were measured.
+    """
+    try:
+        score = Score(
+            condition=condition,
+            set_name=set_name,
+            key=dict(document["key"]),
+            documents=tuple(int(d) for d in document["documents"]),
+            tokens=tuple(int(t) for t in document["tokens"]),
+            nlls=tuple(float(n) for n in document["nlls"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    lengths = {len(score.documents), len(score.tokens), len(score.nlls)}
+    return score if score.key == key and len(lengths) == 1 and score.tokens else None
+
+
+def entry_hash(key: Key) -> str:
+    """The hash under which a score is stored."""
+    return digest_of({"stage": "evaluate-condition", "stageVersion": 1, "key": key})
+
+
+def measurements_of(scores: Iterable[Score], weights_bytes: Mapping[str, int]) -> Measurements:
+    """Perplexity and mean NLL per token by set and condition, and weight bytes by condition.
+
+    A value that is not finite is reported as it is: no gate passes it.
+
+    Raises:
+        UnlikeScores: Two scores of a set have keys that differ in more than the model.
+    """
+    measurements: Measurements = {}
+    likeness: dict[str, Key] = {}
+    for score in scores:
+        protocol = {k: v for k, v in score.key.items() if k != MODELS}
+        if likeness.setdefault(score.set_name, protocol) != protocol:
+            raise UnlikeScores(
+                f"{score.condition} on {score.set_name} was measured by another protocol: "
+                f"{_difference(likeness[score.set_name], protocol)}"
+            )
+        nlls = measurements.setdefault(f"NegativeLogLikelihood/{score.set_name}", {})
+        nlls[score.condition] = f"{score.nll_per_token:.6f}"
+        perplexities = measurements.setdefault(f"Perplexity/{score.set_name}", {})
+        perplexities[score.condition] = f"{score.perplexity:.6f}"
+    if weights_bytes:
+        measurements["WeightsBytes"] = {c: str(n) for c, n in weights_bytes.items()}
+    return measurements
+
+
+def _difference(one: Key, other: Key) -> str:
+    names = sorted(one.keys() | other.keys())
+    return ", ".join(
+        f"{n} {one.get(n)} and {other.get(n)}" for n in names if one.get(n) != other.get(n)
+    )
