@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+SERVING_PORT = 8000
+"""Port of the engine's container, in every release; the Service's own port is the user's choice."""
+
 
 class Runtime(StrEnum):
     """Engines that work."""
