@@ -21,6 +21,11 @@ def pin(name: str, key: str) -> str:
     return f"pins/{name}/{key.removeprefix('sha256:')}.json"
 
 
+def probe(name: str) -> str:
+    """Written again by each `resolve` that finds work, to prove that the store can be written."""
+    return f"probes/{name}.json"
+
+
 def action(stage: str, input_hash: str) -> str:
     """What a stage produced. Written last, create-only."""
     return f"actions/{stage}/{input_hash.removeprefix('sha256:')}.json"

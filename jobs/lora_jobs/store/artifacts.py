@@ -7,26 +7,22 @@ everything it fetched; a folder appears under its name only when all of it is ri
 
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from lora_api import layout
 from lora_api.base import ApiModel
 from lora_api.digests import FileDigest, artifact_digest, canonical_json
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import StageError, Waiting
+from lora_jobs.parallel import in_parallel
 from lora_jobs.store.documents import create_or_adopt_json, read_json
 from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.interface import FileHash, ObjectMissing, ObjectStore, checked_key
 
 MANIFEST = "manifest.json"
-_PARALLEL_FILES = 8
 
 Done = Callable[[int], None]
 """Told the size in bytes of each file that is through."""
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class ManifestFile(ApiModel):
@@ -68,7 +64,7 @@ def hash_folder(folder: Path) -> Manifest:
         raise ValueError(f"{folder} cannot be an artifact: it is empty or holds a {MANIFEST}")
     files = [
         ManifestFile(path=name, size=found.size, sha256=found.sha256, checksum=found.checksum)
-        for name, found in zip(names, _in_parallel(hash_file, paths), strict=True)
+        for name, found in zip(names, in_parallel(hash_file, paths), strict=True)
     ]
     return Manifest(digest=_digest(files), files=files)
 
@@ -89,7 +85,7 @@ def publish_artifact(store: ObjectStore, folder: Path, done: Done = lambda _: No
                 raise _mismatch(place.uri(file.path), "the server holds something else than sent")
         done(file.size)
 
-    _in_parallel(put, manifest.files)
+    in_parallel(put, manifest.files)
     document = manifest.to_json()
     if create_or_adopt_json(place, MANIFEST, document) != document:
         # Same digest, other bytes: only a damaged manifest can say so. Ours is right.
@@ -115,7 +111,7 @@ def has_artifact(store: ObjectStore, digest: str) -> bool:
     if manifest is None:
         return False
     place = store.below(layout.artifact(digest))
-    stored = _in_parallel(lambda f: place.is_stored(f.path, f.hash), manifest.files)
+    stored = in_parallel(lambda f: place.is_stored(f.path, f.hash), manifest.files)
     return all(stored)
 
 
@@ -149,7 +145,7 @@ def fetch_artifact(
             raise _mismatch(place.uri(file.path), f"sha256 is {found.sha256}, not {file.sha256}")
         done(file.size)
 
-    _in_parallel(get, manifest.files)
+    in_parallel(get, manifest.files)
     shutil.rmtree(folder, ignore_errors=True)
     incoming.rename(folder)
 
@@ -168,14 +164,3 @@ def _mismatch(uri: str, what: str) -> StageError:
         Reason.DIGEST_MISMATCH,
         f"{uri}: {what}; remove the artifact's folder so that it is made again",
     )
-
-
-def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """Results in order; the first error wins and what has not begun is dropped."""
-    with ThreadPoolExecutor(_PARALLEL_FILES) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise

@@ -1,0 +1,89 @@
+"""Sources and artifacts as local folders, fetched once into the work folder.
+
+A folder appears under its name when all of it is right, so one that is there is complete. The work
+folder belongs to one run; an artifact found there is hashed again all the same.
+"""
+
+from pathlib import Path
+
+from lora_api.digests import short
+from lora_api.jobcontract import PinnedSource, Progress, Reason, StageRequest
+from lora_jobs.connections import find_connection
+from lora_jobs.context import ReportProgress
+from lora_jobs.errors import Waiting
+from lora_jobs.sources.fetching import fetch_source
+from lora_jobs.sources.pins import Pin
+from lora_jobs.sources.place import open_source
+from lora_jobs.store.artifacts import fetch_artifact, read_manifest, verify_folder
+from lora_jobs.store.documents import read_json
+from lora_jobs.store.interface import ObjectStore
+
+
+class StoreInputs:
+    """`Inputs` of a stage request."""
+
+    def __init__(
+        self, request: StageRequest, store: ObjectStore, folder: Path, progress: ReportProgress
+    ) -> None:
+        self._request, self._store = request, store
+        self._folder, self._progress = folder, progress
+
+    def source(self, name: str) -> Path:
+        """The pinned files of a source."""
+        pinned = self._request.sources[name]
+        wanted = self._request.call.parents.get(name, pinned.digest)
+        folder = self._folder / f"{name}-{short(wanted, 16)}"
+        if folder.is_dir():
+            return folder
+        pin = _read_pin(self._store, pinned)
+        if pin.digest != wanted:
+            raise Waiting(
+                Reason.DIGEST_MISMATCH,
+                f"the pin of {pinned.uri} in {self._store.uri(pinned.key)} is {pin.digest}, not "
+                f"{wanted}; set spec.refresh to a new value to resolve it again",
+            )
+        connection = find_connection(self._request.connections, pinned.connection)
+        source = open_source(pinned.uri, pin.revision, connection)
+        total = sum(f.size for f in pin.files)
+        fetch_source(source, pin, folder, _Bytes(self._progress, f"fetching {name}", total))
+        return folder
+
+    def artifact(self, digest: str) -> Path:
+        """A folder whose every file has the sha256 of the manifest."""
+        folder = self._folder / digest.replace(":", "-")
+        if not verify_folder(folder, digest):
+            manifest = read_manifest(self._store, digest)
+            total = manifest.size if manifest else 0
+            report = _Bytes(self._progress, f"fetching {short(digest)}", total)
+            fetch_artifact(self._store, digest, folder, report)
+        return folder
+
+
+def _read_pin(store: ObjectStore, pinned: PinnedSource) -> Pin:
+    try:
+        pin = Pin.model_validate(read_json(store, pinned.key))
+        if pin.is_consistent():
+            return pin
+    except ValueError:
+        pass
+    raise Waiting(
+        Reason.SOURCE_NOT_FOUND,
+        f"the pin of {pinned.uri} is not readable at {store.uri(pinned.key)}; set spec.refresh to "
+        "a new value to resolve it again",
+    )
+
+
+class _Bytes:
+    """Adds up what is through and reports it.
+
+    Called from several threads; at worst a line of progress is a file late.
+    """
+
+    def __init__(self, progress: ReportProgress, message: str, total: int) -> None:
+        self._progress, self._message, self._total = progress, message, total
+        self._done = 0
+
+    def __call__(self, size: int) -> None:
+        self._done += size
+        done = min(self._done, self._total)
+        self._progress(Progress(done=done, total=self._total, unit="bytes", message=self._message))

@@ -1,0 +1,143 @@
+"""Cheap proofs that an adapter belongs to a base: names and shapes from safetensors headers.
+
+It refuses what cannot fit before a stage runs. It does not decide what the merge can do with
+adapter variants: `merge` consumes every key exactly once or refuses by name.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from lora_api.jobcontract import Reason
+from lora_jobs.errors import Refused
+from lora_jobs.parallel import in_parallel
+from lora_jobs.sources.pins import Pin
+from lora_jobs.sources.place import Source
+from lora_jobs.sources.selection import ADAPTER_CONFIG, CONFIG
+
+Shapes = dict[str, tuple[int, ...]]
+_MAX_HEADER_BYTES = 100 * 2**20
+"""As safetensors itself allows."""
+_PEFT_PREFIX = "base_model.model."
+_LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
+_TIED_HEAD = "lm_head"
+
+
+def check_base(source: Source) -> None:
+    """Refuse a base that is quantized already: merging into its codes would ruin it."""
+    config = _json(source, CONFIG)
+    if "quantization_config" in config:
+        method = config["quantization_config"].get("quant_method", "unknown method")
+        raise Refused(
+            Reason.INVALID_INPUT,
+            f"{source.uri} is quantized already ({method}); name the 16-bit base model",
+        )
+
+
+def check_adapter(adapter: Source, adapter_pin: Pin, base: Source, base_pin: Pin) -> None:
+    """Compare an adapter with its base by their headers.
+
+    Raises:
+        Refused: UnsupportedAdapter for another PEFT type, AdapterMismatch when it targets what the
+            base does not have, or in another size.
+    """
+    config = _json(adapter, ADAPTER_CONFIG)
+    check_config(config, adapter.uri)
+    check_shapes(
+        read_shapes(adapter, adapter_pin),
+        read_shapes(base, base_pin),
+        adapter=adapter.uri,
+        base=base.uri,
+        trained_on=str(config.get("base_model_name_or_path") or ""),
+    )
+
+
+def check_config(config: Mapping[str, Any], uri: str) -> None:
+    """Refuse an adapter that is no LoRA."""
+    peft_type = config.get("peft_type")
+    if peft_type != "LORA":
+        raise Refused(
+            Reason.UNSUPPORTED_ADAPTER,
+            f"{uri} is a {peft_type or 'nameless'} adapter; only LORA can be merged",
+        )
+    if not isinstance(config.get("r"), int) or config["r"] < 1:
+        raise Refused(
+            Reason.UNSUPPORTED_ADAPTER,
+            f"{uri}: {ADAPTER_CONFIG} has no rank r; upload the one that PEFT saved",
+        )
+
+
+def check_shapes(
+    adapter_shapes: Shapes, base_shapes: Shapes, *, adapter: str, base: str, trained_on: str = ""
+) -> None:
+    """Refuse LoRA pairs whose (out, in) is not that of the base's weight.
+
+    Args:
+        adapter_shapes: lora_A is (r, in), lora_B is (out, r).
+        base_shapes: Linear weights are (out, in); Conv1D ones (in, out).
+        adapter: URI, for the message.
+        base: URI, for the message.
+        trained_on: The adapter's own word for its base, for the message.
+    """
+    hint = f"; it says it was trained on {trained_on}" if trained_on else ""
+    targets = [key.removesuffix(_LORA_A) for key in adapter_shapes if key.endswith(_LORA_A)]
+    for target in sorted(targets):
+        module = target.removeprefix(_PEFT_PREFIX)
+        wanted = base_shapes.get(f"{module}.weight")
+        if wanted is None and module.endswith(_TIED_HEAD):
+            continue  # tied to the embedding: there is no tensor of its own
+        if wanted is None:
+            what = f"{module}, which the base does not have"
+        else:
+            inner = adapter_shapes[target + _LORA_A][-1]
+            outer = adapter_shapes.get(target + _LORA_B, (0,))[0]
+            if sorted((outer, inner)) == sorted(wanted[:2]):
+                continue
+            what = f"{module} as {outer}x{inner}, which in the base is {'x'.join(map(str, wanted))}"
+        raise Refused(
+            Reason.ADAPTER_MISMATCH,
+            f"adapter {adapter} does not belong to base {base}: it changes {what}{hint}; name the "
+            "base that it was trained on",
+        )
+
+
+def read_shapes(source: Source, pin: Pin) -> Shapes:
+    """Shapes of all tensors of a source, from its safetensors headers alone."""
+    weights = [f.path for f in pin.files if f.path.endswith(".safetensors")]
+    shapes: Shapes = {}
+    for header in in_parallel(lambda path: _header(source, path), weights):
+        shapes |= {
+            name: tuple(tensor["shape"])
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        }
+    return shapes
+
+
+def _header(source: Source, path: str) -> dict[str, Any]:
+    """Format: 8 bytes little-endian length, then that much JSON (safetensors README)."""
+    try:
+        (length,) = struct.unpack("<Q", source.read(path, 0, 8))
+        if not 2 <= length <= _MAX_HEADER_BYTES:
+            raise ValueError("its header has an impossible length")
+        header = json.loads(source.read(path, 8, length))
+        assert isinstance(header, dict)
+        return header
+    except (struct.error, ValueError, AssertionError):
+        raise Refused(
+            Reason.INVALID_INPUT,
+            f"{path} of {source.uri} is no safetensors file or is cut; upload it again",
+        ) from None
+
+
+def _json(source: Source, path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(source.read(path))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Refused(
+            Reason.INVALID_INPUT, f"{path} of {source.uri} is no JSON object; upload it again"
+        )
+    return document

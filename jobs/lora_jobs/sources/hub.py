@@ -1,0 +1,201 @@
+"""Sources on the Hugging Face Hub or a mirror: `hf://ORG/NAME[/PATH]`, `hf://datasets/ORG/NAME`.
+
+A branch or tag is resolved to its commit once; everything after that is read by commit. Large files
+come with their SHA-256, which is checked after the download; small ones with git's blob id.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers
+
+from lora_api.jobcontract import Reason
+from lora_api.spec import Connection
+from lora_jobs.connections import read_credentials
+from lora_jobs.errors import Waiting
+from lora_jobs.sources.pins import PinnedFile
+from lora_jobs.store.interface import ObjectMissing
+
+TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the name of a key, not a secret
+_PUBLIC = "https://huggingface.co"
+_TIMEOUT_SECONDS = 60.0
+
+
+class HubSource:
+    """A repository at a revision, or the part of it below a path."""
+
+    def __init__(self, uri: str, revision: str, connection: Connection | None) -> None:
+        self.uri = uri
+        parts = uri.removeprefix("hf://").strip("/").split("/")
+        self._type = "dataset" if parts[0] == "datasets" else "model"
+        if self._type == "dataset":
+            parts = parts[1:]
+        if len(parts) < 2:
+            raise Waiting(Reason.INVALID_INPUT, f"{uri} is not hf://ORGANISATION/NAME")
+        self._repository, self._path = "/".join(parts[:2]), "/".join(parts[2:])
+        self._asked_revision = revision or None
+        settings = connection.hugging_face if connection else None
+        self._endpoint = (settings.endpoint if settings else "").rstrip("/") or _PUBLIC
+        token = read_credentials(connection, TOKEN_KEY).get(TOKEN_KEY)
+        self._api = HfApi(endpoint=self._endpoint, token=token)
+        self._headers = build_hf_headers(token=token)
+
+    def revision(self) -> str:
+        """The commit."""
+        return str(self._info.sha)
+
+    def files(self) -> list[PinnedFile]:
+        """All files of the commit, below the path."""
+        return [
+            PinnedFile(
+                path=self._relative(found.rfilename),
+                size=found.size or 0,
+                etag=found.blob_id or "",
+                sha256=found.lfs.sha256 if found.lfs else "",
+            )
+            for found in self._info.siblings or []
+            if self._is_below(found.rfilename)
+        ]
+
+    def identified(self, files: Sequence[PinnedFile]) -> list[PinnedFile]:
+        """The hub identifies every file."""
+        return list(files)
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """A ranged GET."""
+        end = "" if length is None else str(start + length - 1)
+        with self._explained(), self._get(path, {"Range": f"bytes={start}-{end}"}) as answer:
+            if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b""
+            self._check(answer, path)
+            data = answer.read()
+            # A mirror may ignore the range and send everything.
+            if answer.status_code == httpx.codes.OK:
+                data = data[start : None if length is None else start + length]
+            return data
+
+    def download(self, file: PinnedFile, target: Path) -> None:
+        """Streams; the caller compares size and SHA-256."""
+        with (
+            self._explained(),
+            self._get(file.path, {}) as answer,
+            target.open("wb") as stream,
+        ):
+            self._check(answer, file.path)
+            for block in answer.iter_bytes(2**20):
+                stream.write(block)
+
+    @cached_property
+    def _info(self) -> Any:
+        with self._explained():
+            return self._api.repo_info(
+                self._repository,
+                revision=self._asked_revision,
+                repo_type=self._type,
+                files_metadata=True,
+                timeout=_TIMEOUT_SECONDS,
+            )
+
+    @contextmanager
+    def _get(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        url = hf_hub_url(
+            self._repository,
+            self._absolute(path),
+            repo_type=self._type,
+            revision=self.revision(),
+            endpoint=self._endpoint,
+        )
+        with httpx.stream(
+            "GET",
+            url,
+            headers=self._headers | {"Accept-Encoding": "identity"} | headers,
+            follow_redirects=True,  # to the CDN; httpx drops the token on another host
+            timeout=_TIMEOUT_SECONDS,
+        ) as answer:
+            yield answer
+
+    def _check(self, answer: httpx.Response, path: str) -> None:
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise ObjectMissing(path)
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise self._denied(answer.status_code)
+        answer.raise_for_status()
+
+    @property
+    def _is_single(self) -> bool:
+        names = [found.rfilename for found in self._info.siblings or []]
+        return bool(self._path) and self._path in names
+
+    def _is_below(self, name: str) -> bool:
+        return not self._path or name == self._path or name.startswith(f"{self._path}/")
+
+    def _relative(self, name: str) -> str:
+        if self._is_single:
+            return name.rpartition("/")[2]
+        return name.removeprefix(f"{self._path}/") if self._path else name
+
+    def _absolute(self, path: str) -> str:
+        if self._is_single:
+            return self._path
+        return f"{self._path}/{path}" if self._path else path
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except GatedRepoError as error:
+            raise Waiting(
+                Reason.ACCESS_DENIED,
+                f"{self.uri} is gated at {self._endpoint}; accept its licence with the account of "
+                f"the connection's {TOKEN_KEY}",
+            ) from error
+        except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
+            raise self._not_found(error) from error
+        except HfHubHTTPError as error:
+            raise self._failed(error.response.status_code) from error
+        except httpx.HTTPStatusError as error:
+            raise self._failed(error.response.status_code) from error
+        except httpx.HTTPError as error:
+            raise Waiting(
+                Reason.STORE_UNREACHABLE,
+                f"no answer from {self._endpoint} for {self.uri} ({type(error).__name__}); "
+                "check the connection's endpoint and the network",
+            ) from error
+
+    def _not_found(self, error: HfHubHTTPError) -> Waiting:
+        # The hub hides private repositories: to a stranger they are not there (401 or 404).
+        if error.response.status_code in (401, 403):
+            return self._denied(error.response.status_code)
+        at = f" at revision {self._asked_revision}" if self._asked_revision else ""
+        return Waiting(
+            Reason.SOURCE_NOT_FOUND,
+            f"{self.uri}{at} is not at {self._endpoint}; correct the URI or the revision, or, if "
+            f"it is private, give a connection whose Secret holds {TOKEN_KEY}",
+        )
+
+    def _failed(self, status: int) -> Waiting:
+        if status in (401, 403):
+            return self._denied(status)
+        return Waiting(
+            Reason.STORE_UNREACHABLE,
+            f"{self._endpoint} answers {status} for {self.uri}; tried again later",
+        )
+
+    def _denied(self, status: int) -> Waiting:
+        return Waiting(
+            Reason.ACCESS_DENIED,
+            f"{self._endpoint} refuses {self.uri} ({status}): it is private, gated or not there; "
+            f"give a connection whose Secret holds a {TOKEN_KEY} that may read it",
+        )

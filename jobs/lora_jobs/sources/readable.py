@@ -1,0 +1,58 @@
+"""Cheap proofs that a data set has records: the first bytes of each file, never all of it."""
+
+import json
+
+from lora_api.jobcontract import Reason
+from lora_jobs.errors import Refused
+from lora_jobs.sources.pins import Pin
+from lora_jobs.sources.place import Source
+
+_LOOK_BYTES = 2**20
+_PARQUET_MAGIC = b"PAR1"
+_PARQUET_EMPTY_BYTES = 12
+"""Magic, footer length, magic: what no table at all would take."""
+
+
+def check_has_records(source: Source, pin: Pin) -> None:
+    """Read the beginning of every file of a data set.
+
+    Raises:
+        Refused: No file has a record, or the first record of one cannot be read.
+    """
+    found = [_has_record(source, file.path, file.size) for file in pin.files]
+    if not any(found):
+        raise Refused(
+            Reason.EMPTY_DATASET, f"{pin.uri} holds no record; upload a data set that is not empty"
+        )
+
+
+def _has_record(source: Source, path: str, size: int) -> bool:
+    start = source.read(path, 0, _LOOK_BYTES) if size else b""
+    if path.endswith(".parquet"):
+        if size and not start.startswith(_PARQUET_MAGIC):
+            raise _unreadable(source.uri, path, "it is no Parquet file")
+        return size > _PARQUET_EMPTY_BYTES
+    text = start.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
+    if path.endswith(".jsonl") and text:
+        _check_first_line(source.uri, path, text, is_whole=size <= _LOOK_BYTES)
+    if path.endswith(".json") and text and text[0] not in "[{":
+        raise _unreadable(source.uri, path, "it is neither a list nor an object")
+    return text not in ("", "[]", "{}") and not (text.startswith("[") and text[1:].strip() == "]")
+
+
+def _check_first_line(uri: str, path: str, text: str, is_whole: bool) -> None:
+    line, newline, _ = text.partition("\n")
+    if not newline and not is_whole:
+        return  # a record longer than what was looked at
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise _unreadable(uri, path, f"its first line is no JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise _unreadable(uri, path, "its first line is no JSON object")
+
+
+def _unreadable(uri: str, path: str, why: str) -> Refused:
+    return Refused(
+        Reason.INVALID_INPUT, f"{path} of {uri} cannot be read: {why}; upload it in a right form"
+    )
