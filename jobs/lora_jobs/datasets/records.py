@@ -2,10 +2,11 @@
 
 What is a record:
 
-    .jsonl .ndjson  one a line: {"text": ...}, {"messages": [{"role", "content"}]} or
-                    {"prompt": ..., "completion": ...}, both strings or both lists of messages
-    .parquet        one a row, the same fields as columns
-    .txt            one a file, or one a page where form feeds divide the file
+    .jsonl    one a line: {"text": ...}, {"messages": [{"role", "content"}]} or
+              {"prompt": ..., "completion": ...}, both strings or both lists of messages
+    .json     one an element of a list, or as .jsonl; in a folder only where nothing else is
+    .parquet  one a row, the same fields as columns
+    .txt      one a file, or one a page where form feeds divide the file
 
 A folder is read in the order of its paths; files with other suffixes are left alone. Records
 without any text (empty lines of a corpus) are left out. All records of a set have one format.
@@ -21,10 +22,11 @@ from lora_api.jobcontract import Reason
 from lora_api.spec import RecordFormat
 from lora_jobs.errors import Refused
 
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = ".jsonl"
+JSON = ".json"
 PARQUET = ".parquet"
 PLAIN_TEXT = ".txt"
-SUFFIXES = (*JSON_LINES, PARQUET, PLAIN_TEXT)
+SUFFIXES = (JSON_LINES, PARQUET, PLAIN_TEXT, JSON)
 PAGE_BREAK = "\f"
 
 FIELDS = {
@@ -37,7 +39,7 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands: its file and its line, row or page, from 1."""
+    """Where a record stands: its file and, from 1, its line, or its number in a list or table."""
 
     file: str
     line: int
@@ -143,18 +145,15 @@ def read_records(
 def _rows(path: Path, name: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     for file in _data_files(path, name):
         label = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        if file.suffix == PLAIN_TEXT:
-            yield from _pages(file, label)
-        elif file.suffix == PARQUET:
-            yield from _parquet_rows(file, label)
-        else:
-            yield from _json_lines(file, label)
+        yield from _READERS[file.suffix](file, label)
 
 
 def _data_files(path: Path, name: str) -> list[Path]:
     if path.is_file() and path.suffix in SUFFIXES:
         return [path]
     found = sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES and f.is_file())
+    # Beside data, .json files tell about it: dataset_infos.json and the like.
+    found = [f for f in found if f.suffix != JSON] or found
     if not found:
         raise Refused(
             Reason.INVALID_INPUT if path.is_file() else Reason.EMPTY_DATASET,
@@ -196,6 +195,23 @@ def _json_lines(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, An
         yield place, row
 
 
+def _json_rows(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    text = _text_of(file, label)
+    if not text.lstrip().startswith("["):
+        yield from _json_lines(file, label)
+        return
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise _unreadable(Place(label, line), "not JSON") from None
+    for number, row in enumerate(rows, start=1):
+        place = Place(label, number)
+        if not isinstance(row, dict):
+            raise _unreadable(place, f"a JSON {type(row).__name__}, not an object")
+        yield place, row
+
+
 def _parquet_rows(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     import pyarrow
     import pyarrow.parquet as parquet
@@ -211,6 +227,14 @@ def _parquet_rows(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, 
                 yield Place(label, number), row
     except pyarrow.ArrowInvalid:
         raise _unreadable(Place(label, 1), "not a Parquet file") from None
+
+
+_READERS = {
+    PLAIN_TEXT: _pages,
+    PARQUET: _parquet_rows,
+    JSON_LINES: _json_lines,
+    JSON: _json_rows,
+}
 
 
 def _format_of(place: Place, row: Mapping[str, Any]) -> RecordFormat:

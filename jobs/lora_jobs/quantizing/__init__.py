@@ -1,0 +1,1 @@
+"""Quantization: calibration rows, GPTQ, and an artifact whose bytes depend on its inputs only."""

@@ -1,0 +1,111 @@
+"""What can be quantized, decided from headers and config before anything heavy is imported.
+
+Quantized are the linear layers of the decoder; embeddings, norms and the language model's head stay
+in 16 bit. Refused by name is what would quantize wrongly or not load in a serving engine.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_api.jobcontract import Reason
+from lora_jobs.errors import Refused
+from lora_jobs.weightfiles import TensorEntry
+
+ENGINE_MULTIPLE = 32
+"""In and out features of 4-bit kernels are multiples of this."""
+SIXTEEN_BIT = ("BF16", "F16", "F32")
+
+_LAYER_WEIGHT = re.compile(r"^(.*\blayers\.\d+\..+)\.weight$")
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_OTHER_SENSES = ("vision_config", "audio_config")
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """The model's config.json.
+
+    Raises:
+        Refused: It is missing or no JSON object.
+    """
+    try:
+        config = json.loads((model / "config.json").read_bytes())
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise Refused(Reason.INVALID_INPUT, f"{model.name} has no config.json that can be read")
+    return config
+
+
+def refuse_unsupported(config: Mapping[str, Any]) -> None:
+    """Let architectures pass for which a good 4-bit model can be promised.
+
+    Raises:
+        Refused: It is quantized already, sees or hears, or routes tokens to experts.
+    """
+    if config.get("quantization_config"):
+        raise _refused("the model is quantized already; quantize the 16-bit model")
+    senses = [name for name in _OTHER_SENSES if config.get(name)]
+    if senses:
+        raise _refused(f"config.json has {senses[0]}: only text models can be quantized so far")
+    experts = [name for name in _EXPERT_COUNTS if (config.get(name) or 0) > 1]
+    if experts:
+        raise _refused(
+            f"config.json has {experts[0]} {config[experts[0]]}: mixtures of experts cannot be "
+            "quantized so far, since calibration may not reach every expert"
+        )
+
+
+def modules_to_quantize(tensors: Mapping[str, TensorEntry], group_size: int) -> dict[str, int]:
+    """Name of each module that is quantized -> how many weights it has.
+
+    Raises:
+        Refused: A module's shape does not divide into groups, or no module was found.
+    """
+    modules: dict[str, int] = {}
+    for name, tensor in sorted(tensors.items()):
+        match = _LAYER_WEIGHT.match(name)
+        if match and len(tensor.shape) == 2:
+            modules[match[1]] = _checked(match[1], tensor, group_size)
+    if not modules:
+        raise _refused("no linear layer of a decoder is found in the weights")
+    return modules
+
+
+def refuse_wrong_outcome(tensors: Mapping[str, TensorEntry], expected: Iterable[str]) -> None:
+    """Let a quantized model pass whose 4-bit modules are exactly the expected ones.
+
+    Raises:
+        AssertionError: The library quantized more or less than was to be, or left 16 bit.
+    """
+    quantized = {n.removesuffix(".qweight") for n in tensors if n.endswith(".qweight")}
+    assert quantized == set(expected), sorted(quantized ^ set(expected))[:4]
+    packed = tuple(f"{m}." for m in quantized)
+    wide = [
+        name
+        for name, tensor in tensors.items()
+        if not name.startswith(packed) and tensor.dtype not in SIXTEEN_BIT
+    ]
+    assert not wide, wide[:4]
+
+
+def _checked(module: str, tensor: TensorEntry, group_size: int) -> int:
+    out_features, in_features = tensor.shape
+    if in_features % group_size:
+        fitting = [g for g in (64, 32) if g < group_size and in_features % g == 0]
+        advice = f"use groupSize {fitting[0]}" if fitting else "it cannot be quantized"
+        raise _refused(
+            f"{module} has {in_features} input features, no multiple of the group size "
+            f"{group_size}; {advice}"
+        )
+    if out_features % ENGINE_MULTIPLE or in_features % ENGINE_MULTIPLE:
+        raise _refused(
+            f"{module} is {out_features} x {in_features}; 4-bit kernels need multiples of "
+            f"{ENGINE_MULTIPLE}"
+        )
+    return out_features * in_features
+
+
+def _refused(message: str) -> Refused:
+    return Refused(Reason.INVALID_INPUT, message)

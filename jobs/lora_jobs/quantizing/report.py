@@ -1,0 +1,136 @@
+"""What happened to each module, read from GPTQModel's log. Pure.
+
+GPTQModel logs a module that it rounded to nearest instead (too few tokens reached it, or its
+Hessian failed) by writing "fallback" where the loss stands, and raises the damping in silence.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModuleOutcome:
+    """One quantized module.
+
+    Attributes:
+        layer: Number of the decoder layer.
+        module: Its name within the layer.
+        loss: GPTQ's mean squared error per sample, weighted by the Hessian; None for a fallback.
+        samples: Tokens that reached it.
+        damping: What was added to the Hessian's diagonal, as a fraction of its mean.
+    """
+
+    layer: int
+    module: str
+    loss: str | None
+    samples: int
+    damping: str
+
+    @property
+    def name(self) -> str:
+        """As people find it in the model."""
+        return f"layers.{self.layer}.{self.module}"
+
+    def row(self) -> tuple[str, ...]:
+        """The line of the log that travels with the artifact; no times."""
+        loss = "fallback(rtn)" if self.loss is None else self.loss
+        return (str(self.layer), self.module, loss, str(self.samples), self.damping)
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """How a model was quantized."""
+
+    bits: int
+    group_size: int
+    damping: str
+    modules: tuple[ModuleOutcome, ...]
+    bits_per_weight: float
+    """All bytes of the quantized modules (codes, scales, zero points, indices) by their weights."""
+    calibration_tokens: int
+    device: str
+    seconds: float
+    tools: dict[str, str]
+
+    @property
+    def worst(self) -> ModuleOutcome | None:
+        """The module with the highest loss."""
+        return max(
+            (m for m in self.modules if m.loss is not None),
+            key=lambda m: Decimal(m.loss or 0),
+            default=None,
+        )
+
+    @property
+    def fallbacks(self) -> tuple[ModuleOutcome, ...]:
+        """Modules that were rounded to nearest, without calibration."""
+        return tuple(m for m in self.modules if m.loss is None)
+
+    @property
+    def damping_raised(self) -> tuple[ModuleOutcome, ...]:
+        """Modules whose Hessian needed more damping than was asked for."""
+        return tuple(
+            m
+            for m in self.modules
+            if m.loss is not None and Decimal(m.damping) > Decimal(self.damping)
+        )
+
+    def notes(self) -> dict[str, str]:
+        """Short facts for status and report."""
+        worst = self.worst
+        return {
+            "worstLoss": f"{_short(worst.loss)} at {worst.name}" if worst else "none",
+            "fallbacks": _named(self.fallbacks),
+            "dampingRaised": _named(self.damping_raised),
+            "bitsPerWeight": f"{self.bits_per_weight:.2f}",
+            "calibrationTokens": str(self.calibration_tokens),
+            "device": self.device,
+            "tools": ", ".join(f"{name} {version}" for name, version in self.tools.items()),
+        }
+
+    def message(self) -> str:
+        """One line for people."""
+        notes = self.notes()
+        line = (
+            f"{len(self.modules)} modules at {self.bits} bits, group {self.group_size} "
+            f"({notes['bitsPerWeight']} bits per weight): worst loss {notes['worstLoss']}"
+        )
+        if self.fallbacks:
+            line += f"; rounded to nearest without calibration: {notes['fallbacks']}"
+        return line
+
+
+def outcomes(log: Iterable[Mapping[str, Any]]) -> tuple[ModuleOutcome, ...]:
+    """GPTQModel's log in the order of the model; worker threads finish in any."""
+    found = [
+        ModuleOutcome(
+            layer=int(entry["layer"]),
+            module=str(entry["module"]),
+            loss=_loss(str(entry["loss"])),
+            samples=int(entry["samples"]),
+            damping=str(entry["damp"]),
+        )
+        for entry in log
+    ]
+    return tuple(sorted(found, key=lambda m: (m.layer, m.module)))
+
+
+def _loss(text: str) -> str | None:
+    try:
+        return text if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
+
+
+def _short(loss: str | None) -> str:
+    return f"{float(loss or 0):.2g}"
+
+
+def _named(modules: tuple[ModuleOutcome, ...]) -> str:
+    if not modules:
+        return "0"
+    shown = ", ".join(m.name for m in modules[:3])
+    return f"{len(modules)} ({shown}{', ...' if len(modules) > 3 else ''})"
