@@ -48,7 +48,7 @@ def image() -> str:
     except ClusterError as error:
         pytest.skip(str(error))
     node.up()
-    return images.build("operator", dockerfile=SAMPLE)
+    return images.build("sample", dockerfile=SAMPLE)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """This machine's package settings for RUN steps, mounted while building and never baked in.
 
-What pip and uv are told outside a container they must be told inside: certificates, index, wheels.
-Only what exists is mounted. The base image has empty files where they go, so no layer changes.
+What pip and uv are told outside a container they must be told inside: certificates, index,
+wheels, mirror. Only what exists is mounted. The base image has empty files where they go, so
+no layer changes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 import sys
 from pathlib import Path
 
+from localcluster import baseimage
 from localcluster.shell import run, succeeds, which
 
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-_APT_SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
+_DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _PIP_SKIPPED = frozenset({"cert", "cache-dir", "require-virtualenv", "user", "target", "prefix"})
 
 
@@ -22,8 +24,7 @@ def volumes(folder: Path) -> list[str]:
     """`-v` options for buildah; generated files are written into `folder`."""
     folder.mkdir(parents=True)
     mounts = [(bundle, _CERTIFICATES, "ro") for bundle in _bundle()]
-    # The base has no sources of its own: packages come from where this machine's apt gets them.
-    mounts += [(path, str(path), "ro") for path in _APT_SOURCES if path.exists()]
+    mounts += [(sources, "/etc/apt/sources.list.d", "ro") for sources in _apt_sources(folder)]
     pip = pip_settings()
     for local in _local_folders(pip):
         mounts.append((local, str(local), "ro"))
@@ -66,6 +67,25 @@ def _bundle() -> list[Path]:
         if file and Path(file).is_file():
             return [Path(file)]
     return [Path(_CERTIFICATES)] if Path(_CERTIFICATES).is_file() else []
+
+
+def _apt_sources(folder: Path) -> list[Path]:
+    """Where this machine's apt gets Debian itself from; the base image names no mirror.
+
+    Other people's repositories stay out: their keys are not in the image, and apt would fail.
+    """
+    if which("apt-get") is None:
+        return []
+    wanted = ("Created-By: Packages", "Origin: Debian")
+    shown = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", *wanted)
+    rows = {row for row in shown.splitlines() if row.split()[1].startswith(baseimage.SUITE)}
+    if not rows:
+        return []
+    sources = folder / "apt"
+    sources.mkdir()
+    text = "".join(f"deb [signed-by={_DEBIAN_KEYS}] {row}\n" for row in sorted(rows))
+    (sources / "debian.list").write_text(text)
+    return [sources]
 
 
 def _local_folders(pip: dict[str, str]) -> list[Path]:

