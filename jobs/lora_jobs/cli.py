@@ -12,8 +12,8 @@ import typer
 from lora_api.jobcontract import ExitCode
 from lora_jobs.errors import StageError
 
-VERBS: tuple[str, ...] = ("stage",)
-"""Each is the function of that name in `lora_jobs.commands.<verb>`, with heavy imports inside it."""
+VERBS: tuple[str, ...] = ("run", "stage")
+"""Each is the function of that name in `lora_jobs.commands.<verb>`; heavy imports inside it."""
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,0 +1,90 @@
+"""The four conditions side by side: memory, first token, throughput, perplexity.
+
+base (the base model), dynamic (base with the adapter unmerged), merged, quantized. What was not
+measured is `-`, never a guess.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from lora_api.gates import (
+    BASE,
+    CONDITIONS,
+    GENERAL_PERPLEXITY,
+    OUTPUT_TOKENS_PER_SECOND,
+    PEAK_MEMORY_BYTES,
+    QUANTIZED,
+    TASK_PERPLEXITY,
+    TPOT_P50,
+    TTFT_P50,
+    WEIGHTS_BYTES,
+    MissingMeasurement,
+    number,
+    signed_percent,
+)
+
+NOT_MEASURED = "-"
+_Rows = Mapping[str, Mapping[str, str]]
+
+
+class Row(NamedTuple):
+    """One metric: its label, a text for each of `CONDITIONS`, and quantized against base."""
+
+    label: str
+    cells: tuple[str, ...]
+    change: str
+
+
+class _Metric(NamedTuple):
+    label: str
+    show: Callable[[float], str]
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:,.1f}"
+
+
+_METRICS = {
+    WEIGHTS_BYTES: _Metric("Weights (MiB)", _mebibytes),
+    PEAK_MEMORY_BYTES: _Metric("Peak memory (MiB)", _mebibytes),
+    TTFT_P50: _Metric("TTFT p50 (ms)", lambda v: f"{v:,.1f}"),
+    TPOT_P50: _Metric("TPOT p50 (ms)", lambda v: f"{v:,.2f}"),
+    OUTPUT_TOKENS_PER_SECOND: _Metric("Throughput (output tokens/s)", lambda v: f"{v:,.1f}"),
+    TASK_PERPLEXITY: _Metric("Perplexity, task", lambda v: f"{v:,.3f}"),
+    GENERAL_PERPLEXITY: _Metric("Perplexity, general", lambda v: f"{v:,.3f}"),
+}
+_ALWAYS = (PEAK_MEMORY_BYTES, TTFT_P50, OUTPUT_TOKENS_PER_SECOND, TASK_PERPLEXITY)
+
+
+def condition_rows(measurements: _Rows) -> list[Row]:
+    """The articles' table from a line's measurements, in a fixed order."""
+    rows = []
+    for metric, (label, show) in _METRICS.items():
+        keys = sorted(
+            (k for k in measurements if k.partition("@")[0] == metric), key=_concurrency
+        ) or [metric] * (metric in _ALWAYS)
+        for key in keys:
+            at = f" at concurrency {_concurrency(key)}" if "@" in key else ""
+            cells = tuple(_cell(measurements, key, condition, show) for condition in CONDITIONS)
+            rows.append(Row(label + at, cells, _change(measurements, key)))
+    return rows
+
+
+def _cell(measurements: _Rows, key: str, condition: str, show: Callable[[float], str]) -> str:
+    try:
+        return show(float(number(measurements, key, condition)))
+    except MissingMeasurement:
+        return NOT_MEASURED
+
+
+def _change(measurements: _Rows, key: str) -> str:
+    try:
+        ratio = number(measurements, key, QUANTIZED) / number(measurements, key, BASE)
+    except MissingMeasurement:
+        return NOT_MEASURED
+    return signed_percent(ratio - 1)
+
+
+def _concurrency(key: str) -> int:
+    tail = key.partition("@")[2]
+    return int(tail) if tail.isdigit() else 0
