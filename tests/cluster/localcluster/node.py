@@ -130,7 +130,7 @@ def send_signal(service: str, how: signal.Signals = signal.SIGKILL) -> None:
 def set_gpus(count: int) -> None:
     """Says that the node has GPUs: an extended resource that scheduler and kubelet honour.
 
-    Trap: a kubelet that starts again sets it to zero, as it would for a vanished device plugin.
+    It survives a kubelet that starts again; a new cluster begins without.
     """
     amounts = {"nvidia.com/gpu": str(count)}
     api().patch(f"{_NODE_PATH}/status", {"status": {"capacity": amounts, "allocatable": amounts}})
