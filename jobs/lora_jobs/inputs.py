@@ -7,10 +7,11 @@ folder belongs to one run; an artifact found there is hashed again all the same.
 from pathlib import Path
 
 from lora_api.digests import short
-from lora_api.jobcontract import PinnedSource, Progress, Reason, StageRequest
+from lora_api.jobcontract import PinnedSource, Reason, StageRequest
 from lora_jobs.connections import find_connection
 from lora_jobs.context import ReportProgress
 from lora_jobs.errors import Waiting
+from lora_jobs.progress import TransferProgress
 from lora_jobs.sources.fetching import fetch_source
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import open_source
@@ -45,7 +46,9 @@ class StoreInputs:
         connection = find_connection(self._request.connections, pinned.connection)
         source = open_source(pinned.uri, pin.revision, connection)
         total = sum(f.size for f in pin.files)
-        fetch_source(source, pin, folder, _Bytes(self._progress, f"fetching {name}", total))
+        fetch_source(
+            source, pin, folder, TransferProgress(self._progress, f"fetching {name}", total)
+        )
         return folder
 
     def artifact(self, digest: str) -> Path:
@@ -54,7 +57,7 @@ class StoreInputs:
         if not verify_folder(folder, digest):
             manifest = read_manifest(self._store, digest)
             total = manifest.size if manifest else 0
-            report = _Bytes(self._progress, f"fetching {short(digest)}", total)
+            report = TransferProgress(self._progress, f"fetching {short(digest)}", total)
             fetch_artifact(self._store, digest, folder, report)
         return folder
 
@@ -71,19 +74,3 @@ def _read_pin(store: ObjectStore, pinned: PinnedSource) -> Pin:
         f"the pin of {pinned.uri} is not readable at {store.uri(pinned.key)}; set spec.refresh to "
         "a new value to resolve it again",
     )
-
-
-class _Bytes:
-    """Adds up what is through and reports it.
-
-    Called from several threads; at worst a line of progress is a file late.
-    """
-
-    def __init__(self, progress: ReportProgress, message: str, total: int) -> None:
-        self._progress, self._message, self._total = progress, message, total
-        self._done = 0
-
-    def __call__(self, size: int) -> None:
-        self._done += size
-        done = min(self._done, self._total)
-        self._progress(Progress(done=done, total=self._total, unit="bytes", message=self._message))

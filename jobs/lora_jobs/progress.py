@@ -46,3 +46,19 @@ class ProgressLines:
 
 def _finished(progress: Progress) -> bool:
     return progress.done >= progress.total
+
+
+class TransferProgress:
+    """Adds up the bytes that are through and reports them; called from several threads."""
+
+    def __init__(self, report: Callable[[Progress], None], message: str, total: int) -> None:
+        self._report, self._message, self._total = report, message, total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, size: int) -> None:
+        """One more file of `size` bytes is there."""
+        with self._lock:
+            self._done += size
+            done = min(self._done, self._total)
+        self._report(Progress(done=done, total=self._total, unit="bytes", message=self._message))

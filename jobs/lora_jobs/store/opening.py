@@ -44,7 +44,7 @@ def open_store(reference: StoreReference, connections: Iterable[Connection]) -> 
     """
     place = open_place(reference.uri, find_connection(connections, reference.connection))
     place.check()
-    return place.below(reference.scope)
+    return place.below(reference.scope) if reference.scope else place
 
 
 def _local_path(uri: str) -> Path:

@@ -1,0 +1,80 @@
+"""`lora-jobs fetch`: an artifact as a folder, every sha256 verified; serving pods begin with it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_api.jobcontract import REQUEST_ENV, StoreReference
+from lora_api.spec import Connection, S3Connection
+
+if TYPE_CHECKING:
+    from lora_jobs.store.interface import ObjectStore
+
+
+def fetch(
+    digest: Annotated[str, typer.Option(help="sha256:... of the artifact.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="The folder, below a volume; it appears when all of it is right."),
+    ],
+    store: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX or a folder.")] = "",
+    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
+    connection: Annotated[
+        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
+    ] = "",
+) -> None:
+    """Download an artifact and verify every file before an engine may read it.
+
+    A folder that holds exactly this artifact is left as it is, once it has been hashed again.
+    Without --store, store and connections are those of the request in LORA_STAGE_REQUEST.
+    """
+    from lora_jobs.progress import ProgressLines, TransferProgress
+    from lora_jobs.store.artifacts import fetch_artifact, read_manifest, verify_folder
+    from lora_jobs.termination import end_promptly_on_sigterm
+
+    end_promptly_on_sigterm()
+    if verify_folder(output, digest):
+        print(f"{output} holds {digest}, verified")
+        return
+    place = _open(store, scope, connection, endpoint)
+    manifest = read_manifest(place, digest)
+    total = manifest.size if manifest else 0
+    fetch_artifact(
+        place, digest, output, TransferProgress(ProgressLines(sys.stdout), "fetching", total)
+    )
+    print(f"{output} holds {digest}, fetched and verified")
+
+
+def _open(store: str, scope: str, connection: str, endpoint: str) -> "ObjectStore":
+    from lora_jobs.runner import parse_request
+    from lora_jobs.store.directory import DirectoryStore
+    from lora_jobs.store.opening import open_store
+
+    if not store:
+        if REQUEST_ENV not in os.environ:
+            raise typer.BadParameter(f"give --store, or a request in {REQUEST_ENV}")
+        request = parse_request(os.environ)
+        return open_store(request.store, request.connections)
+    if not store.startswith("s3://"):
+        folder = DirectoryStore(Path(store.removeprefix("file://")).resolve())
+        return folder.below(scope) if scope else folder
+    reached = _connection(connection, endpoint)
+    reference = StoreReference(uri=store, scope=scope, connection=reached.name if reached else "")
+    return open_store(reference, [reached] if reached else [])
+
+
+def _connection(document: str, endpoint: str) -> Connection | None:
+    if document:
+        try:
+            return Connection.model_validate_json(document)
+        except ValueError as error:
+            raise typer.BadParameter(f"--connection is no connection: {error}") from None
+    if endpoint:
+        return Connection(name="store", s3=S3Connection(endpoint=endpoint))
+    return None
