@@ -8,7 +8,9 @@ A stage's work is identified by `StageCall.input_hash`: only what is in `parents
 may influence what it makes. Where things lie (URIs, connections) is not hashed.
 """
 
+import base64
 import json
+import zlib
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any
 
@@ -27,6 +29,8 @@ CREDENTIALS_DIR_ENV = "LORA_CREDENTIALS_DIR"
 DEFAULT_CREDENTIALS_DIR = "/var/run/lora-operator/connections"
 """One folder a connection, in it the keys of its Secret as files."""
 MAX_RESULT_BYTES = 4096
+PACKED = "packed"
+"""Key of a termination message whose JSON did not fit as it is, e.g. of many candidates."""
 
 
 class Stage(StrEnum):
@@ -196,10 +200,10 @@ class StageResult(ApiModel):
     report_uri: str = ""
 
     def to_termination_message(self) -> str:
-        """JSON of at most `MAX_RESULT_BYTES`; notes go first when it is too long.
+        """JSON of at most `MAX_RESULT_BYTES`; what is for people goes first, then it is packed.
 
         Raises:
-            ValueError: Even without notes it does not fit.
+            ValueError: Even packed it does not fit.
         """
         slim_done = [r.model_copy(update={"notes": {}, "message": ""}) for r in self.done]
         slimmer: list[dict[str, Any]] = [{}, {"notes": {}}, {"notes": {}, "done": slim_done}]
@@ -207,7 +211,10 @@ class StageResult(ApiModel):
             text = json.dumps(self.model_copy(update=update).to_wire(), separators=(",", ":"))
             if len(text.encode()) <= MAX_RESULT_BYTES:
                 return text
-        raise ValueError(f"stage result of {len(text)} characters exceeds {MAX_RESULT_BYTES}")
+        packed = json.dumps({PACKED: _pack(text)})
+        if len(packed) <= MAX_RESULT_BYTES:
+            return packed
+        raise ValueError(f"stage result of {len(packed)} bytes exceeds {MAX_RESULT_BYTES}")
 
     def to_wire(self) -> dict[str, Any]:
         """JSON form without what is unset, so that it stays small."""
@@ -222,14 +229,25 @@ class StageFailure(ApiModel):
     """What is wrong and what to do, in one line."""
 
 
+def _pack(text: str) -> str:
+    """Compressed, in the 85 letters that JSON takes as they are (RFC 1924)."""
+    return base64.b85encode(zlib.compress(text.encode(), level=9)).decode()
+
+
+def _unpack(packed: str) -> str:
+    return zlib.decompress(base64.b85decode(packed)).decode()
+
+
 def parse_outcome(text: str) -> StageResult | StageFailure | None:
     """A termination message; None when it is empty or no such document."""
     try:
         document = json.loads(text)
+        if PACKED in document:
+            document = json.loads(_unpack(document[PACKED]))
         if "failure" in document:
             return StageFailure.model_validate(document)
         return StageResult.model_validate(document)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError, zlib.error):
         return None
 
 

@@ -40,13 +40,17 @@ class _Metric(NamedTuple):
     show: Callable[[float], str]
 
 
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:,.1f}"
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:,.4g} {unit}"
+        value /= 1024
+    return f"{value:,.2f} GiB"
 
 
 _METRICS = {
-    WEIGHTS_BYTES: _Metric("Weights (MiB)", _mebibytes),
-    PEAK_MEMORY_BYTES: _Metric("Peak memory (MiB)", _mebibytes),
+    WEIGHTS_BYTES: _Metric("Weights", _bytes),
+    PEAK_MEMORY_BYTES: _Metric("Peak memory", _bytes),
     TTFT_P50: _Metric("TTFT p50 (ms)", lambda v: f"{v:,.1f}"),
     TPOT_P50: _Metric("TPOT p50 (ms)", lambda v: f"{v:,.2f}"),
     OUTPUT_TOKENS_PER_SECOND: _Metric("Throughput (output tokens/s)", lambda v: f"{v:,.1f}"),

@@ -57,7 +57,9 @@ class ConsoleView:
         self._bars.stop()
 
     def started(self, call: StageCall) -> None:
-        """Shows the bar."""
+        """Shows the bar; a log gets a line instead."""
+        if not self.console.is_terminal:
+            self.console.print(f"  {_title(call)} ...", highlight=False)
         self._bars.reset(
             self._task, total=None, description=_title(call), visible=True, state="starting"
         )

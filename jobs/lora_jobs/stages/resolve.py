@@ -20,7 +20,7 @@ from lora_api.jobcontract import PinnedSource, Progress, Reason, StageRequest, S
 from lora_api.line import Line, walk
 from lora_api.sources import requested_sources
 from lora_api.spec import Spec, parse_spec
-from lora_jobs.connections import find_connection
+from lora_jobs.connections import find_connection, is_local_run
 from lora_jobs.context import StageContext
 from lora_jobs.errors import Refused, Waiting
 from lora_jobs.sources.compatibility import check_adapter, check_base
@@ -167,7 +167,12 @@ def _pinned(store: ObjectStore, found: Resolved) -> Resolved:
 
 
 def _pinned_image(store: ObjectStore, request: StageRequest, runtime: str) -> str:
-    """The default of the first run, so that a new default changes nothing that runs."""
+    """The default of the first run, so that a new default changes nothing that runs.
+
+    A local run has none to pin: its word must not stand where a cluster reads it.
+    """
+    if is_local_run():
+        return request.default_image
     key = layout.pin(request.run.name, layout.pin_key("image", "", runtime, "", ""))
     image = request.default_image
     if not image and (read_json(store, key) is None):

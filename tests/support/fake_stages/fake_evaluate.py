@@ -1,0 +1,23 @@
+"""Canned quality: of a good model, or worse by FAKE_STAGES_WORSE at groups above 32."""
+
+import json
+import os
+
+from fakework import began, measured
+
+from builders import measurements
+from lora_api.jobcontract import StageResult
+from lora_jobs.context import StageContext
+
+
+def run(context: StageContext) -> StageResult:
+    """The group size is read from the quantized artifact."""
+    began(context)
+    quality, _ = measurements()
+    folder = context.inputs.artifact(context.request.call.parents["quantized"])
+    group_size = json.loads((folder / "config.json").read_text())["parameters"]["groupSize"]
+    if group_size > 32:
+        worse = float(os.environ.get("FAKE_STAGES_WORSE", "1"))
+        perplexity = float(quality["Perplexity/task"]["quantized"]) * worse
+        quality["Perplexity/task"]["quantized"] = str(perplexity)
+    return measured(context, quality)
