@@ -4,6 +4,7 @@ gptqmodel reads its settings from the environment when it is imported, which tra
 do on their own; so `prepare` comes before a model is loaded.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 LEAST_WORKERS = 2
 """With one worker, gptqmodel's thread pool waits for itself."""
 MOST_WORKERS = 12
+SHOWN_CHARACTERS = 4000
 
 
 def prepare() -> None:
@@ -21,7 +23,16 @@ def prepare() -> None:
 
 
 @contextmanager
-def stdout_for_progress() -> Iterator[None]:
-    """Send what libraries print to stderr: stdout is for our progress lines and results."""
-    with redirect_stdout(sys.stderr):
-        yield
+def quiet_stdout() -> Iterator[None]:
+    """Keep what libraries print: stdout is for our progress lines and results.
+
+    gptqmodel draws bars and tables there, some without a line's end. Its last lines go to stderr
+    if the work fails.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    except BaseException:
+        print(printed.getvalue()[-SHOWN_CHARACTERS:], file=sys.stderr)
+        raise

@@ -76,6 +76,16 @@ class EvaluationSet:
         """The highest token id of all windows."""
         return max(max(w.token_ids) for w in self.windows)
 
+    @property
+    def document_count(self) -> int:
+        """Documents with a scored token."""
+        return len({w.document for w in self.windows})
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens whose prediction counts."""
+        return sum(w.scored_tokens for w in self.windows)
+
 
 @dataclass
 class Evaluation:

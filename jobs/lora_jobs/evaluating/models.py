@@ -5,7 +5,6 @@ engine's. The quantized model is loaded through optimum by gptqmodel's kernels.
 """
 
 import gc
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,42 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.torchruntime import prepare, stdout_for_progress
-
-SIXTEEN_BIT = ("bfloat16", "float16")
-DEFAULT_DTYPE = "bfloat16"
+from lora_jobs.torchruntime import prepare, quiet_stdout
 
 
 class NotApplicable(Exception):
     """A condition that cannot be measured on these files; the rest can. `str()` says why."""
-
-
-def compute_dtype(model: Path) -> str:
-    """The 16-bit type that a model runs in: its own, bfloat16 for one stored in fp32."""
-    config = json.loads((model / "config.json").read_bytes())
-    stated = config.get("dtype") or config.get("torch_dtype")
-    return stated if stated in SIXTEEN_BIT else DEFAULT_DTYPE
-
-
-def load_tokenizer(model: Path) -> Any:
-    """The model's tokenizer.
-
-    Raises:
-        Refused: The folder holds none that can be read.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"{model.name} holds no tokenizer that can be read ({type(error).__name__}); "
-            "tokenizer.json and tokenizer_config.json belong to the model",
-        ) from None
 
 
 @contextmanager
@@ -62,7 +35,7 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
     transformers_logging.disable_progress_bar()
     on_accelerator = torch.cuda.is_available()
     try:
-        with stdout_for_progress():
+        with quiet_stdout():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),

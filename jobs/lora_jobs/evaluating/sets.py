@@ -5,7 +5,6 @@ scored on the same token ids, so its numbers are like the others'.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lora_jobs.datasets.tokens import tokenize
 from lora_jobs.errors import Refused
 from lora_jobs.evaluating.measure import EvaluationSet, set_key
 from lora_jobs.evaluating.windows import cut_windows
+from lora_jobs.pretrained import refuse_beyond_positions
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,6 @@ def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer puts a BOS before plain text."""
     ids = tokenizer("a")["input_ids"]
     return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-
-
-def refuse_beyond_positions(model: Path, length: int, field: str) -> None:
-    """Let lengths pass that the model has positions for.
-
-    Raises:
-        Refused: It has fewer.
-    """
-    positions = json.loads((model / "config.json").read_bytes()).get("max_position_embeddings")
-    if isinstance(positions, int) and length > positions:
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"{field} {length} is more than the model's {positions} positions; lower it",
-        )
 
 
 def evaluation_set(

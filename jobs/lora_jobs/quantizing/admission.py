@@ -4,10 +4,8 @@ Quantized are the linear layers of the decoder; embeddings, norms and the langua
 in 16 bit. Refused by name is what would quantize wrongly or not load in a serving engine.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
@@ -21,21 +19,6 @@ SIXTEEN_BIT = ("BF16", "F16", "F32")
 _LAYER_WEIGHT = re.compile(r"^(.*\blayers\.\d+\..+)\.weight$")
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _OTHER_SENSES = ("vision_config", "audio_config")
-
-
-def read_config(model: Path) -> dict[str, Any]:
-    """The model's config.json.
-
-    Raises:
-        Refused: It is missing or no JSON object.
-    """
-    try:
-        config = json.loads((model / "config.json").read_bytes())
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise Refused(Reason.INVALID_INPUT, f"{model.name} has no config.json that can be read")
-    return config
 
 
 def refuse_unsupported(config: Mapping[str, Any]) -> None:

@@ -18,15 +18,15 @@ import torch
 
 from lora_api.jobcontract import Progress
 from lora_jobs.context import ReportProgress
+from lora_jobs.pretrained import read_config
 from lora_jobs.quantizing.admission import (
     modules_to_quantize,
-    read_config,
     refuse_unsupported,
     refuse_wrong_outcome,
 )
 from lora_jobs.quantizing.canonical import canonicalise
 from lora_jobs.quantizing.report import ModuleOutcome, QuantizeReport, outcomes
-from lora_jobs.torchruntime import prepare, stdout_for_progress
+from lora_jobs.torchruntime import prepare, quiet_stdout
 from lora_jobs.weightfiles import tensors_of
 
 TOOLS = ("gptqmodel", "torch", "transformers", "safetensors")
@@ -98,7 +98,7 @@ def _run_gptqmodel(
     progress: ReportProgress,
 ) -> tuple[ModuleOutcome, ...]:
     prepare()
-    with stdout_for_progress():
+    with quiet_stdout():
         from gptqmodel import GPTQConfig, GPTQModel
         from gptqmodel.looper import loop_processor
 

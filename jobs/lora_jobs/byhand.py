@@ -1,0 +1,54 @@
+"""What the verbs share when a person runs them: output folders and a progress bar on stderr."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from lora_api.jobcontract import Progress
+from lora_jobs.context import ReportProgress
+
+
+def empty_folder(folder: Path) -> Path:
+    """Make an output folder.
+
+    Raises:
+        typer.BadParameter: There is something in it; nothing is ever overwritten.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise typer.BadParameter(f"{folder} is not empty", param_hint="--output")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def progress_bar() -> Iterator[ReportProgress]:
+    """A bar on stderr that follows `Progress` until the end of the block."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=None, unit="", left="")
+
+        def follow(progress: Progress) -> None:
+            eta = progress.eta_seconds
+            bar.update(
+                task,
+                description=progress.message or "working",
+                completed=progress.done,
+                total=progress.total,
+                unit=progress.unit,
+                left="" if eta is None else f"{eta} s left",
+            )
+
+        yield follow
