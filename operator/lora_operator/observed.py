@@ -1,7 +1,7 @@
 """What the reconciler saw: one frozen picture, read live, on which every decision is made.
 
-Nothing here decides. Times are seconds since the epoch (UTC), so that `planning` compares numbers and
-only formats them for status.
+Nothing here decides. Times are seconds since the epoch (UTC), so that `planning` compares numbers
+and only formats them for status.
 """
 
 from collections.abc import Mapping

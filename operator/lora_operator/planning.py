@@ -1,0 +1,111 @@
+"""Every decision: from what was observed to what to do, what to say and when to look again.
+
+Pure: no client, no clock, no environment. The same look always makes the same plan, a plan carried
+out twice does nothing twice, and one that is cut short anywhere is taken up by the next look.
+
+    look -> run: resolve, stages, report, publish -> rollout: bring up, verify, switch -> status
+
+Nothing is remembered but status, and that only as a cache: what is done stands in the store, which
+`resolve` asks before any stage may start; what serves stands in the Service.
+"""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from lora_api.conditions import ConditionReason
+from lora_api.jobcontract import Stage
+from lora_api.spec import parse_spec
+from lora_api.status import Phase
+from lora_api.times import rfc3339
+from lora_operator.actions import Action, DeleteJob
+from lora_operator.failures import Cure, Trouble
+from lora_operator.observed import Observed
+from lora_operator.plan import Plan
+from lora_operator.rollout import Rollout, follow_rollout, start_given_up_releases_again
+from lora_operator.run import Run, follow_run
+from lora_operator.settings import Settings
+from lora_operator.statusbuilding import build_status
+from lora_operator.telling import (
+    conditions_of,
+    current_stages,
+    events_of,
+    findings_of,
+    stalled_findings,
+    trouble_of_all,
+)
+from lora_operator.view import SOON_SECONDS, View, retry_token, soonest, status_of
+
+
+def plan(observed: Observed, settings: Settings, now: float) -> Plan:
+    """Decide on one look.
+
+    Args:
+        observed: The object and its children, read live.
+        settings: What the chart decides.
+        now: Seconds since the epoch.
+    """
+    before = status_of(observed.parent.status)
+    if observed.parent.deleting:
+        return Plan((), before)
+    try:
+        spec = parse_spec(dict(observed.parent.spec))
+    except ValidationError as error:
+        return _plan_without_spec(observed, error, now)
+    view = View(observed, settings, spec, before, now)
+    given_up = start_given_up_releases_again(view)
+    if given_up:
+        # Nothing is said before they are gone: what is on record now tells that they must go.
+        return Plan(given_up, before, SOON_SECONDS)
+    run = follow_run(view)
+    return _plan(view, run, follow_rollout(view, run))
+
+
+def _plan(view: View, run: Run, rollout: Rollout) -> Plan:
+    trouble = trouble_of_all(run, rollout)
+    findings = findings_of(view.observed, run, rollout)
+    steps = run.steps
+    actions: list[Action] = [a for step in steps for a in step.actions]
+    actions += rollout.actions
+    actions += _superseded_jobs(view, run, rollout)
+    actions += events_of(view.before, findings)
+    waits = [*(s.look_again_seconds for s in steps), rollout.look_again_seconds]
+    return Plan(
+        actions=tuple(actions),
+        status=build_status(view, run, rollout, findings, trouble),
+        look_again_seconds=soonest(waits),
+    )
+
+
+def _superseded_jobs(view: View, run: Run, rollout: Rollout) -> Iterator[DeleteJob]:
+    """Jobs under way that this generation has no use for; finished ones are left to their TTL.
+
+    A stage's Job is left alone until it is sure what is wanted: resolve may still find that the
+    new generation asks for the very same work.
+    """
+    wanted = {(e.name, e.input_hash) for e in current_stages(run, rollout)}
+    for job in view.observed.jobs:
+        is_under_way = job.ours and not (job.complete or job.failed or job.deleting)
+        is_sure = run.knows_its_work or job.stage == Stage.RESOLVE
+        if is_under_way and is_sure and (job.stage, job.input_hash) not in wanted:
+            yield DeleteJob(job.name, job.uid, "another piece of work has taken its place")
+
+
+def _plan_without_spec(observed: Observed, error: ValidationError, now: float) -> Plan:
+    """A spec that this version cannot read: say so, touch nothing."""
+    before, parent = status_of(observed.parent.status), observed.parent
+    what = "; ".join(
+        f"spec.{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]
+    )
+    trouble = Trouble(ConditionReason.INVALID_SPEC, f"{what}; correct the spec", Cure.CHANGE)
+    findings = stalled_findings(observed, trouble)
+    status = before.model_copy(
+        update={
+            "observed_generation": parent.generation,
+            "phase": Phase.STALLED,
+            "summary": before.summary.model_copy(update={"reason": trouble.reason}),
+            "conditions": conditions_of(before, findings, parent.generation, rfc3339(now)),
+            "last_handled_retry": retry_token(parent) or before.last_handled_retry,
+        }
+    )
+    return Plan(events_of(before, findings), status)

@@ -1,0 +1,173 @@
+"""The serving side: bring the published release up, switch the Service to it, tidy up.
+
+What serves is what the Service selects, never what status says; the last good release stays
+selected until its successor is verified and all of it is Ready. Which verification has passed is
+remembered per (release, Deployment uid).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lora_api.conditions import ConditionReason
+from lora_api.jobcontract import Release, Stage
+from lora_api.naming import deployment_name
+from lora_operator.actions import Action, ApplyDeployment, ApplyService, DeleteDeployment
+from lora_operator.bringup import BringUp, Wanted, bring_up, name_conflict, verification_key
+from lora_operator.failures import Trouble
+from lora_operator.observed import ObservedDeployment
+from lora_operator.run import Run
+from lora_operator.view import RUNNING_LOOK_SECONDS, View
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One look at the serving side.
+
+    Attributes:
+        actions: In their order.
+        wanted: The published release.
+        target: Its Deployment.
+        selected: The Deployment that the Service selects.
+        bring_up: How far the wanted release is.
+        verified: `<release>/<Deployment uid>` of passed verifications, newest first.
+        serves: What is wanted is what serves, verified and in full number.
+        trouble: What keeps it from that.
+    """
+
+    actions: tuple[Action, ...]
+    wanted: Release | None
+    target: ObservedDeployment | None
+    selected: ObservedDeployment | None
+    bring_up: BringUp
+    verified: tuple[str, ...]
+    serves: bool
+    trouble: Trouble | None
+
+    @property
+    def look_again_seconds(self) -> float | None:
+        """Until all is settled, soon."""
+        if self.wanted is None or self.serves:
+            return None
+        step = self.bring_up.verify
+        if step and step.look_again_seconds:
+            return step.look_again_seconds
+        is_stalled = self.trouble is not None and self.trouble.is_stalled
+        return None if is_stalled else RUNNING_LOOK_SECONDS
+
+
+def start_given_up_releases_again(view: View) -> tuple[Action, ...]:
+    """Delete the Deployments of given-up releases that this fresh start concerns.
+
+    A failed verification judged the model, so only a retry asks again; a missed start deadline may
+    be cured by any change of the spec.
+    """
+    if not view.starts_afresh:
+        return ()
+    service = view.observed.service
+    return tuple(
+        DeleteDeployment(d.name, d.uid, "it is tried again")
+        for d in _living(view)
+        if d.gave_up
+        and (view.retry or d.gave_up == ConditionReason.START_DEADLINE_EXCEEDED)
+        and not (service and service.release == d.release)
+    )
+
+
+def follow_rollout(view: View, run: Run) -> Rollout:
+    """Look what serves, what shall serve, and what the next step between them is."""
+    wanted = run.published
+    selected = _selected(view)
+    target = _deployment_named(view, wanted) if wanted else None
+    up = bring_up(view, _wanted(run, wanted), target) if wanted else BringUp()
+    chosen = _release_to_select(wanted, selected, up)
+    service = view.observed.service
+    conflict = _service_conflict(view)
+    actions: list[Action] = []
+    if selected and not (wanted and selected.release == wanted.id):
+        actions.append(_apply_again(view, selected))
+    actions += up.actions
+    if chosen and not conflict:
+        actions.append(ApplyService(view.parent.name, chosen))
+    actions += _tidy(view, run, chosen)
+    is_selected = bool(wanted and service and service.ours and service.release == wanted.id)
+    return Rollout(
+        actions=tuple(actions),
+        wanted=wanted,
+        target=target,
+        selected=selected if service else None,
+        bring_up=up,
+        verified=_verified(view, up, target),
+        serves=is_selected and up.is_verified and up.is_ready,
+        trouble=up.trouble or (conflict if chosen else None),
+    )
+
+
+def _wanted(run: Run, release: Release) -> Wanted:
+    assert run.line is not None  # it is published
+    benchmark = next(c.input_hash for c, _ in run.line.done if c.stage is Stage.BENCHMARK)
+    return Wanted(release, run.line.candidate, benchmark)
+
+
+def _release_to_select(
+    wanted: Release | None, selected: ObservedDeployment | None, up: BringUp
+) -> str:
+    if wanted and up.is_verified and up.is_ready:
+        return wanted.id
+    return selected.release if selected else ""
+
+
+def _selected(view: View) -> ObservedDeployment | None:
+    """What the Service selects; with the Service gone, the last that was verified."""
+    service, living = view.observed.service, _living(view)
+    if service:
+        return next((d for d in living if d.release == service.release), None)
+    by_key = {verification_key(d): d for d in living if not d.gave_up}
+    return next((by_key[key] for key in view.before.verified if key in by_key), None)
+
+
+def _apply_again(view: View, serving: ObservedDeployment) -> ApplyDeployment:
+    """The last good release with its own recipe, and the replicas asked for now."""
+    return ApplyDeployment(
+        name=serving.name,
+        release=serving.release,
+        digest=serving.digest,
+        candidate=serving.candidate,
+        recipe=serving.recipe,
+        replicas=view.spec.serving.replicas,
+    )
+
+
+def _tidy(view: View, run: Run, chosen: str) -> Iterable[Action]:
+    """Delete releases that nobody wants, once what serves is available and stays selected."""
+    service = view.observed.service
+    if not run.knows_its_work:
+        return
+    if service:
+        serving = next((d for d in _living(view) if d.release == service.release), None)
+        if serving is None or not serving.available or chosen != service.release:
+            return
+    coming = run.line.release.id if run.line and run.line.release else ""
+    for d in _living(view):
+        if d.release not in (coming, chosen):
+            yield DeleteDeployment(d.name, d.uid, "another release has taken its place")
+
+
+def _verified(view: View, up: BringUp, target: ObservedDeployment | None) -> tuple[str, ...]:
+    existing = {verification_key(d) for d in view.observed.deployments}
+    new = [verification_key(target)] if target and up.is_verified else []
+    old = [k for k in view.before.verified if k in existing and k not in new]
+    return tuple([*new, *old][:8])
+
+
+def _living(view: View) -> list[ObservedDeployment]:
+    return [d for d in view.observed.deployments if d.ours and not d.deleting]
+
+
+def _deployment_named(view: View, release: Release) -> ObservedDeployment | None:
+    name = deployment_name(view.parent.name, release.id)
+    return next((d for d in view.observed.deployments if d.name == name), None)
+
+
+def _service_conflict(view: View) -> Trouble | None:
+    service = view.observed.service
+    return name_conflict("Service", service.name) if service and not service.ours else None

@@ -1,0 +1,150 @@
+"""How far the run is: resolve, the line of stages, then report and publish."""
+
+from dataclasses import dataclass, replace
+
+from lora_api.jobcontract import Release, StageCall, StageRequest, StageResult
+from lora_api.line import Line, run_id, walk
+from lora_api.status import StageState, StageStatus
+from lora_operator.probing import follow_probe
+from lora_operator.resolving import Resolution, recall, resolve
+from lora_operator.stagerequests import publish_request, report_request, stage_request
+from lora_operator.step import Step, changed, pending_entry, taken_step
+from lora_operator.view import View, result_of
+from lora_operator.working import follow_working_stage
+
+
+@dataclass(frozen=True)
+class Run:
+    """One look at a run.
+
+    Attributes:
+        resolution: The pins, and whether the store was asked.
+        line: How far the stages are; None while the pins are unknown.
+        stage: The stage under way.
+        report: The report of the judged run.
+        publish: The release record, when the gates have passed.
+        finished: The line's finished stages, as status tells them.
+        id: Identity of the run's inputs, empty while the pins are unknown.
+    """
+
+    resolution: Resolution
+    line: Line | None = None
+    stage: Step | None = None
+    report: Step | None = None
+    publish: Step | None = None
+    finished: tuple[StageStatus, ...] = ()
+    id: str = ""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in their order."""
+        steps = (self.resolution.step, self.stage, self.report, self.publish)
+        return tuple(s for s in steps if s)
+
+    @property
+    def report_uri(self) -> str:
+        """Where the report of this very judgement lies, empty while it is not written."""
+        return self.report.entry.message if self.report and self.report.succeeded else ""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether nothing of the line is missing."""
+        return self.line is not None and self.line.missing is None
+
+    @property
+    def knows_its_work(self) -> bool:
+        """Whether the stage under way is surely the one that is wanted, not one to be replaced."""
+        return self.line is not None and (self.is_measured or self.resolution.is_current)
+
+    @property
+    def published(self) -> Release | None:
+        """The release that may roll out."""
+        return self.line.release if self.line and self.publish and self.publish.succeeded else None
+
+
+def follow_run(view: View) -> Run:
+    """Look how far the run is, and what its next Job is."""
+    known = recall(view)
+    line = _walk(view, known)
+    if _resolve_matters(known, line):
+        known = resolve(view, known)
+        line = _walk(view, known)
+    if line is None:
+        return Run(known)
+    run = Run(
+        known,
+        line,
+        finished=tuple(_finished(view, call, result, known) for call, result in line.done),
+        id=run_id(view.spec, known.digests, known.image),
+    )
+    return _concluded(view, run) if line.missing is None else _under_way(view, run, line.missing)
+
+
+def _resolve_matters(known: Resolution, line: Line | None) -> bool:
+    """With all measured, a resolve that passed for other gates needs no successor."""
+    is_measured = line is not None and line.missing is None
+    has_passed = known.step.entry.state is StageState.SUCCEEDED
+    return not (is_measured and has_passed and not known.is_current)
+
+
+def _walk(view: View, known: Resolution) -> Line | None:
+    if not known.pins:
+        return None
+    results = {**(known.found or {}), **view.results}
+    name = view.parent.name
+    return walk(
+        view.spec, name, known.digests, known.image, lambda call: results.get(call.input_hash)
+    )
+
+
+def _under_way(view: View, run: Run, missing: StageCall) -> Run:
+    known = run.resolution
+    stage = follow_working_stage(
+        view, missing, lambda call: stage_request(view, call, known.pins), known.is_current
+    )
+    if stage.asks_store and known.is_current:
+        return replace(run, resolution=resolve(view, known, again=True), stage=stage)
+    return replace(run, stage=stage)
+
+
+def _concluded(view: View, run: Run) -> Run:
+    """Report on every verdict; publish what may roll out."""
+    line, pins = run.line, run.resolution.pins
+    assert line is not None  # it is measured
+    assert line.judgement is not None
+    report = _follow_report(view, report_request(view, line, line.judgement, run.id, pins))
+    if line.release is None or not _report_is_over(report):
+        return replace(run, report=report)
+    request = publish_request(view, line, line.release, line.judgement, run.id, pins)
+    return replace(run, report=report, publish=follow_probe(view, request))
+
+
+def _follow_report(view: View, request: StageRequest) -> Step:
+    """The report probe; its stage in status carries the report's URI as its message."""
+    step = follow_probe(view, request)
+    uri = step.result.report_uri if step.result else ""
+    return replace(step, entry=changed(step.entry, message=uri)) if uri else step
+
+
+def _report_is_over(report: Step) -> bool:
+    """A report that failed, once, blocks nothing: it is told, and the release goes on."""
+    return report.succeeded or report.entry.state is StageState.FAILED or report.entry.attempt > 0
+
+
+def _finished(view: View, call: StageCall, result: StageResult, known: Resolution) -> StageStatus:
+    """A finished stage: as remembered, else from its Job, else as the store had it."""
+    entry = view.entry(call.stage, call.input_hash)
+    if entry and entry.state is StageState.SUCCEEDED:
+        return changed(entry, candidate=call.candidate)
+    entry = entry or pending_entry(call)
+    for job in view.jobs_of(call):
+        if result_of(job):
+            return taken_step(entry, job, result).entry
+    return changed(
+        pending_entry(call),
+        state=StageState.SUCCEEDED,
+        digest=result.digest,
+        reused=True,
+        measurements=result.measurements or None,
+        message=result.message,
+    )

@@ -1,0 +1,194 @@
+"""The status of one look: everything but the conditions is arranged here from what was found."""
+
+from lora_api.conditions import ConditionType
+from lora_api.gates import (
+    BASE,
+    DYNAMIC,
+    MERGED,
+    OUTPUT_TOKENS_PER_SECOND,
+    QUANTIZED,
+    TASK_PERPLEXITY,
+    WEIGHTS_BYTES,
+    Measurements,
+    MissingMeasurement,
+    Verdict,
+    at_concurrency,
+    number,
+    signed_percent,
+)
+from lora_api.jobcontract import Stage
+from lora_api.layout import artifact as artifact_key
+from lora_api.layout import scope
+from lora_api.status import (
+    ArtifactStatus,
+    BenchmarkStatus,
+    GateStatus,
+    ReleaseStatus,
+    ResultRow,
+    RunStatus,
+    ServingStatus,
+    StageStatus,
+    Status,
+    Summary,
+)
+from lora_operator.failures import Trouble
+from lora_operator.rollout import Rollout
+from lora_operator.run import Run
+from lora_operator.telling import (
+    TRUE,
+    UNKNOWN,
+    Findings,
+    conditions_of,
+    current_stages,
+    phase_of,
+)
+from lora_operator.view import View, retry_token
+
+MAX_RELEASES = 10
+
+
+def build_status(
+    view: View, run: Run, rollout: Rollout, findings: Findings, trouble: Trouble | None
+) -> Status:
+    """The whole status after this look."""
+    parent, before = view.parent, view.before
+    ready = findings[ConditionType.READY]
+    is_concluded = ready.status is not UNKNOWN
+    return Status(
+        observed_generation=parent.generation if is_concluded else before.observed_generation,
+        phase=phase_of(run, rollout, trouble),
+        summary=_summary(view, run, "" if ready.status is TRUE else str(ready.reason)),
+        conditions=conditions_of(before, findings, parent.generation, view.time),
+        last_handled_retry=retry_token(parent) or before.last_handled_retry,
+        pins=list(run.resolution.pins),
+        image=run.resolution.image,
+        run=_run_status(view, run),
+        stages=_stages(view, run, rollout),
+        benchmark=_benchmark(view, run),
+        artifact=_artifact(view, run),
+        serving=_serving(view, rollout),
+        verified=list(rollout.verified),
+        releases=_releases(view, run),
+    )
+
+
+def _stages(view: View, run: Run, rollout: Rollout) -> list[StageStatus]:
+    """The stages of the run. Before the line is known, those of the last one are remembered."""
+    current = list(current_stages(run, rollout))
+    if run.line is None:
+        current += [e for e in view.entries if e.name != Stage.RESOLVE]
+    return current
+
+
+def _summary(view: View, run: Run, reason: str) -> Summary:
+    measured: Measurements = run.line.measurements if run.line else {}
+    judgement = run.line.judgement if run.line else None
+    speed = at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1)
+    service = view.observed.service
+    return Summary(
+        gates=judgement.summary if judgement else "",
+        quality=_change(measured, TASK_PERPLEXITY, MERGED),
+        size=_change(measured, WEIGHTS_BYTES, BASE),
+        speed=_change(measured, speed, BASE),
+        release=service.release if service and service.ours else "",
+        reason=reason,
+    )
+
+
+def _change(measurements: Measurements, metric: str, against: str) -> str:
+    """Quantized relative to another condition; empty while a number is missing."""
+    try:
+        before = number(measurements, metric, against)
+        return signed_percent(number(measurements, metric, QUANTIZED) / before - 1)
+    except MissingMeasurement:
+        return ""
+
+
+def _run_status(view: View, run: Run) -> RunStatus | None:
+    if run.line is None:
+        return None
+    before = view.before.run
+    stage = (run.stage.entry,) if run.stage else ()
+    return RunStatus(
+        id=run.id,
+        candidate=run.line.candidate,
+        started_at=before.started_at if before and before.id == run.id else view.time,
+        accelerator_seconds=sum(
+            e.accelerator_seconds for e in (*run.finished, *stage) if not e.reused
+        ),
+    )
+
+
+def _benchmark(view: View, run: Run) -> BenchmarkStatus | None:
+    judgement = run.line.judgement if run.line else None
+    if run.line is None or judgement is None:
+        return None
+    rows = [
+        ResultRow(
+            metric=metric,
+            base=by_condition.get(BASE, ""),
+            dynamic=by_condition.get(DYNAMIC, ""),
+            merged=by_condition.get(MERGED, ""),
+            quantized=by_condition.get(QUANTIZED, ""),
+        )
+        for metric, by_condition in sorted(run.line.measurements.items())
+    ]
+    gates = [
+        GateStatus(
+            name=g.name,
+            observed=g.observed,
+            limit=g.limit,
+            mode=g.mode,
+            verdict=g.verdict,
+            message=g.message,
+        )
+        for g in judgement.gates
+    ]
+    return BenchmarkStatus(
+        verdict=judgement.verdict,
+        results=rows[:64],
+        gates=gates,
+        report_uri=run.report_uri,
+    )
+
+
+def _artifact(view: View, run: Run) -> ArtifactStatus | None:
+    digest = run.line.artifact if run.line else ""
+    if not digest:
+        return None
+    place = scope(view.parent.namespace, view.settings.cluster_name)
+    uri = f"{view.spec.artifact.uri.rstrip('/')}/{place}/{artifact_key(digest)}"
+    return ArtifactStatus(uri=uri, digest=digest)
+
+
+def _serving(view: View, rollout: Rollout) -> ServingStatus | None:
+    selected, target = rollout.selected, rollout.target
+    service, parent = view.observed.service, view.parent
+    if service is None and target is None:
+        return None
+    comes_up = target is not None and not (service and service.release == target.release)
+    port = view.spec.serving.service.port
+    return ServingStatus(
+        release=service.release if service and service.ours else "",
+        digest=selected.digest if selected else "",
+        candidate=target.release if target and comes_up and not target.gave_up else "",
+        url=f"http://{parent.name}.{parent.namespace}.svc:{port}/v1" if service else "",
+        replicas=selected.replicas if selected else 0,
+        ready_replicas=selected.ready_replicas if selected else 0,
+        image=str(selected.recipe.get("image", "")) if selected else "",
+    )
+
+
+def _releases(view: View, run: Run) -> list[ReleaseStatus]:
+    """Newest first. A release that comes back keeps its number."""
+    known, release = list(view.before.releases), run.published
+    if release is None or any(r.id == release.id for r in known):
+        return known
+    new = ReleaseStatus(
+        id=release.id,
+        number=max((r.number for r in known), default=0) + 1,
+        digest=release.artifact,
+        verdict=Verdict.PASSED,
+        created_at=view.time,
+    )
+    return [new, *known][:MAX_RELEASES]
