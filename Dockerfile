@@ -24,9 +24,8 @@ RUN --mount=type=bind,from=wheel,source=/opt/build,target=/opt/build \
     --mount=type=bind,source=requirements,target=/requirements \
     python3 -m venv --without-pip /opt/lora \
  && export UV_PYTHON=/opt/lora UV_LINK_MODE=copy \
- && /opt/build/bin/uv pip install --no-deps --require-hashes -r /requirements/operator.lock \
- && /opt/build/bin/uv pip install --no-deps /dist/*.whl \
- && python3 -m compileall -q /opt/lora \
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps --require-hashes -r /requirements/operator.lock \
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl \
  && ! /opt/lora/bin/python -c "import torch"
 ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 USER 65532:65532
@@ -38,9 +37,8 @@ RUN --mount=type=bind,from=wheel,source=/opt/build,target=/opt/build \
     --mount=type=bind,source=requirements,target=/requirements \
     python3 -m venv --without-pip /opt/lora \
  && export UV_PYTHON=/opt/lora UV_LINK_MODE=copy \
- && /opt/build/bin/uv pip install --no-deps --require-hashes -r /requirements/jobs.lock \
- && /opt/build/bin/uv pip install --no-deps /dist/*.whl \
- && python3 -m compileall -q /opt/lora
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps --require-hashes -r /requirements/jobs.lock \
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl
 ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT ["lora-jobs"]
@@ -55,9 +53,8 @@ RUN --mount=type=bind,from=wheel,source=/opt/build,target=/opt/build \
         libnuma1 libgomp1 gcc g++ libc6-dev python3-dev \
  && python3 -m venv --without-pip /opt/lora \
  && export UV_PYTHON=/opt/lora UV_LINK_MODE=copy \
- && /opt/build/bin/uv pip install --no-deps --require-hashes -r /requirements/cpu.lock \
- && /opt/build/bin/uv pip install --no-deps /dist/*.whl \
- && python3 -m compileall -q -j 0 /opt/lora \
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps --require-hashes -r /requirements/cpu.lock \
+ && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl \
  && apt-get purge -qy --auto-remove gcc g++ libc6-dev python3-dev \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt
 ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TORCHDYNAMO_DISABLE=1

@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down lock
+.PHONY: help venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -46,8 +46,17 @@ integration: venv ## against a real API server and a real S3 server; no root
 test: lint ## everything that is checked, on a fresh machine too
 	$(BIN)/pytest
 
-cluster-up: ## a real Kubernetes on this machine (root, Linux)
+# The cluster's programs are built while .venv is installed.
+demo: ## the main job from a clean clone: good adapter, wrong adapter, outlier base
+	@$(MAKE) -j2 --no-print-directory cluster-tools venv
+	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py
+
+demo-down: cluster-down ## remove what the demo left up
+
+cluster-tools:
 	@$(CLUSTER_CLI) build
+
+cluster-up: cluster-tools ## a real Kubernetes on this machine (root, Linux)
 	@$(CLUSTER_CLI) up
 
 cluster-down: ## stop it

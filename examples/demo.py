@@ -1,0 +1,217 @@
+"""`make demo`: one object becomes a served, quantized, gated model; then two that must not.
+
+1. A good adapter: every stage live with its ETA, the four-condition table, a completion.
+2. The wrong adapter: a gate fails, and the first release still answers.
+3. An outlier base: group 128 fails on quality, the candidate search ends at group 32.
+
+It leaves the cluster up for exploring; `make demo-down` removes it. A second run repeats no stage.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+import tiny_model
+from kubectl import Kubectl
+from testbed import REPOSITORY, Testbed, TestbedError
+
+NAMESPACE, BUCKET, SECRET = "lora-demo", "demo", "demo-s3"
+EXAMPLES = REPOSITORY / "examples"
+OUTPUT = REPOSITORY / "out" / "demo"
+SOURCES = (
+    "base", "adapter", "wrong-adapter", "outlier-base", "outlier-adapter",
+    "calibration.jsonl", "task.jsonl", "general.jsonl",
+)  # fmt: skip
+DEADLINE_SECONDS = 25 * 60
+PROMPT = "def read_lines(path):\n    "
+STYLES = {"Succeeded": "green", "Running": "cyan", "Failed": "red", "Waiting": "yellow"}
+
+console = Console()
+Status = dict[str, Any]
+
+
+def main() -> None:
+    """Run the three acts."""
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        # Training keeps one core busy, building images mostly the network and the disk.
+        model = pool.submit(tiny_model.ensure)
+        testbed = pool.submit(Testbed.up).result()
+        folder = model.result().folder
+    console.rule("the operator")
+    testbed.install_operator()
+    kubectl = testbed.prepare_namespace(NAMESPACE, SECRET)
+    for name in SOURCES:
+        testbed.upload(folder / name, BUCKET, name)
+    console.print(f"operator, bucket and models are ready after {_minutes(started)}")
+
+    console.rule("1. a good adapter")
+    status = apply_and_watch(kubectl, EXAMPLES / "demo.yaml", "demo", is_serving)
+    show_result(testbed, "demo", status)
+    url = service_url(kubectl, "demo")
+    ask(url, "demo")
+
+    console.rule("2. the wrong adapter, same object")
+    wrong = apply_and_watch(kubectl, EXAMPLES / "demo-wrong-adapter.yaml", "demo", is_rejected)
+    show_result(testbed, "demo-wrong-adapter", wrong)
+    console.print("the first release still answers:")
+    ask(url, "demo")
+
+    console.rule("3. a base that 4 bits in groups of 128 cannot hold")
+    outlier = apply_and_watch(kubectl, EXAMPLES / "demo-outlier.yaml", "demo-outlier", is_serving)
+    show_result(testbed, "demo-outlier", outlier)
+    chosen = outlier["run"]["candidate"]
+    console.print(f"published candidate: [bold]{chosen}[/]")
+
+    console.rule(f"done in {_minutes(started)}")
+    console.print(
+        'explore:  eval "$(python3 tests/cluster/localcluster_cli.py env)"; '
+        "kubectl -n lora-demo get lora; kubectl -n lora-demo describe lora demo\n"
+        "remove:   make demo-down"
+    )
+
+
+def apply_and_watch(
+    kubectl: Kubectl, file: Path, name: str, is_over: Callable[[Status], bool]
+) -> Status:
+    """Apply the object and show its stages until it is judged.
+
+    Raises:
+        TestbedError: It ended otherwise, or not in time.
+    """
+    console.print(f"kubectl apply -f {file.relative_to(REPOSITORY)}")
+    kubectl("apply", "-f", str(file))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        while time.monotonic() < deadline:
+            document = kubectl.get("lora", name)
+            status: Status = document.get("status", {})
+            live.update(stages_table(status))
+            current = status.get("observedGeneration") == document["metadata"]["generation"]
+            if current and is_over(status):
+                return status
+            if current and condition(status, "Stalled")["status"] == "True":
+                break
+            if current and is_serving(status) != is_over(status) and is_settled(status):
+                break
+            time.sleep(1)
+    stalled = condition(status, "Ready")
+    raise TestbedError(f"{name} ended as {stalled.get('reason')}: {stalled.get('message')}")
+
+
+def condition(status: Status, kind: str) -> dict[str, str]:
+    """A condition; Unknown when it is absent."""
+    found = (c for c in status.get("conditions", []) if c["type"] == kind)
+    return next(found, {"status": "Unknown", "reason": "", "message": ""})
+
+
+def is_serving(status: Status) -> bool:
+    """What is asked for serves."""
+    return condition(status, "Ready")["status"] == "True"
+
+
+def is_rejected(status: Status) -> bool:
+    """The gates said no, and the report is written."""
+    judged = condition(status, "GatesPassed")["status"] == "False"
+    return judged and bool(status.get("benchmark", {}).get("reportUri"))
+
+
+def is_settled(status: Status) -> bool:
+    """Nothing more will happen by itself."""
+    return condition(status, "Reconciling")["status"] == "False"
+
+
+def stages_table(status: Status) -> Group:
+    """The stages as they are now."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "candidate", "state", "progress", "message"):
+        table.add_column(heading)
+    for stage in status.get("stages", []):
+        state = "Reused" if stage.get("reused") else stage["state"]
+        table.add_row(
+            stage["name"], stage.get("candidate", ""),
+            Text(state, style=STYLES.get(stage["state"], "")),
+            progress_text(stage.get("progress")), stage.get("message", "")[:70],
+        )  # fmt: skip
+    ready = condition(status, "Ready")
+    return Group(table, Text(f"{status.get('phase', '')}: {ready['message']}"[:160], style="dim"))
+
+
+def progress_text(progress: dict[str, Any] | None) -> str:
+    """`3/8 layers, 21 s left`."""
+    if not progress or not progress.get("total"):
+        return ""
+    eta = progress.get("etaSeconds")
+    left = f", {eta} s left" if eta is not None else ""
+    return f"{progress['done']}/{progress['total']} {progress['unit']}{left}"
+
+
+def show_result(testbed: Testbed, name: str, status: Status) -> None:
+    """The four-condition table, the gates and where the report is."""
+    benchmark = status["benchmark"]
+    table = Table(title="measured on CPU; int4 is slower here, it pays on accelerators")
+    for heading in ("metric", "base", "dynamic", "merged", "quantized"):
+        table.add_column(heading)
+    for row in benchmark["results"]:
+        cells = (row.get(c) or "-" for c in ("base", "dynamic", "merged", "quantized"))
+        table.add_row(row["metric"], *cells)
+    console.print(table)
+    for gate in benchmark["gates"]:
+        style = {"Passed": "green", "Failed": "red"}.get(gate["verdict"], "yellow")
+        console.print(
+            f"  {gate['name']:16} [{style}]{gate['verdict']:13}[/] {gate.get('observed', ''):>9}"
+            f"  limit {gate['limit']}  {gate['mode']}  {gate.get('message', '')}"
+        )
+    reused = [s for s in status["stages"] if s.get("reused")]
+    working = [s for s in status["stages"] if s["name"] in
+               ("merge", "quantize", "evaluate", "benchmark")]  # fmt: skip
+    if working and all(s.get("reused") for s in working):
+        console.print("no stage ran: every result was there already")
+    elif reused:
+        console.print(f"{len(reused)} of {len(working)} working stages were there already")
+    console.print(f"report: {download_report(testbed, name, benchmark['reportUri'])}")
+
+
+def download_report(testbed: Testbed, name: str, uri: str) -> Path:
+    """The report as a local file that a browser opens."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    target = OUTPUT / f"{name}.html"
+    testbed.s3().download_file(bucket, key, str(target))
+    return target
+
+
+def service_url(kubectl: Kubectl, name: str) -> str:
+    """The Service's address, which this host reaches."""
+    spec = kubectl.get("service", name)["spec"]
+    return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+
+def ask(url: str, model: str) -> None:
+    """One completion, printed."""
+    answer = httpx.post(
+        f"{url}/v1/completions", timeout=120,
+        json={"model": model, "prompt": PROMPT, "max_tokens": 40, "temperature": 0},
+    ).raise_for_status()  # fmt: skip
+    console.print(Text(PROMPT, style="bold") + Text(answer.json()["choices"][0]["text"]))
+
+
+def _minutes(started: float) -> str:
+    seconds = int(time.monotonic() - started)
+    return f"{seconds // 60} min {seconds % 60} s"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except TestbedError as error:
+        sys.exit(f"demo: {error}")
