@@ -18,8 +18,8 @@ from lora_api.digests import digest_of
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import recipes, source_names
 from lora_api.parameters import BenchmarkParameters, EvaluateParameters, QuantizeParameters
-from lora_api.sources import place, requested_sources
-from lora_api.spec import Gptq, Spec
+from lora_api.sources import place
+from lora_api.spec import Spec
 from lora_api.status import PinStatus, StageState, StageStatus
 from lora_operator.probing import follow_probe
 from lora_operator.stagerequests import resolve_request
@@ -32,6 +32,7 @@ class Resolution:
     """What is known of the spec's references.
 
     Attributes:
+        identity: Of the spec at this look.
         step: The probe as status tells it.
         pins: What each source was resolved to, empty until it is known.
         image: The pinned serving image.
@@ -39,6 +40,7 @@ class Resolution:
         is_current: It has passed for this very walk, so that a stage may start.
     """
 
+    identity: "Identity"
     step: Step
     pins: tuple[PinStatus, ...] = ()
     image: str = ""
@@ -51,54 +53,64 @@ class Resolution:
         return {p.source: p.digest for p in self.pins}
 
 
-def pins_identity(spec: Spec) -> str:
-    """What decides the pins and the serving image."""
-    artifact = spec.artifact
-    return digest_of(
+@dataclass(frozen=True)
+class Identity:
+    """What decides the pins, and the resolve call, whose input hash covers the whole walk."""
+
+    pins: str
+    call: StageCall
+
+
+def identity_of(view: View) -> Identity:
+    """The identity of the spec as it is now."""
+    spec = view.spec
+    pins = digest_of(
         {
-            "sources": {n: s.key for n, s in requested_sources(spec).items()},
-            "store": [artifact.uri, *place(spec, artifact.uri, artifact.connection)],
+            "sources": {n: s.key for n, s in view.sources.items()},
+            "store": [spec.artifact.uri, *place(spec, spec.artifact.uri, spec.artifact.connection)],
             "serving": [spec.serving.runtime.value, spec.serving.image],
         }
     )
-
-
-def walk_identity(spec: Spec) -> StageCall:
-    """The resolve call: its input hash covers all that decides the walk."""
-    identity = {
-        "pins": pins_identity(spec),
+    walk = {
+        "pins": pins,
         "recipes": [
             [r.name, QuantizeParameters.of(spec, r.gptq).to_hashed()] for r in recipes(spec)
         ],
-        "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed(),
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, spec.serving.image).to_hashed(),
         "gates": spec.gates.to_json(),
     }
-    return StageCall(stage=Stage.RESOLVE, parameters={"walk": digest_of(identity)})
+    return Identity(pins, StageCall(stage=Stage.RESOLVE, parameters={"walk": digest_of(walk)}))
 
 
 def recall(view: View) -> Resolution:
     """What status remembers, without looking at any Job."""
-    call, entry = walk_identity(view.spec), _resolve_entry(view)
-    entry = entry or pending_entry(call)
-    is_current = entry.input_hash == call.input_hash and entry.state is StageState.SUCCEEDED
+    identity, entry = identity_of(view), _resolve_entry(view)
+    entry = entry or pending_entry(identity.call)
     names = {p.source for p in view.before.pins}
-    if entry.digest != pins_identity(view.spec) or not names >= set(source_names(view.spec)):
-        return Resolution(Step(entry))
-    return Resolution(Step(entry), tuple(view.before.pins), view.before.image, None, is_current)
+    if entry.digest != identity.pins or not names >= set(source_names(view.spec)):
+        return Resolution(identity, Step(entry))
+    is_of_this_walk = entry.input_hash == identity.call.input_hash
+    return Resolution(
+        identity,
+        Step(entry),
+        tuple(view.before.pins),
+        view.before.image,
+        is_current=is_of_this_walk and entry.state is StageState.SUCCEEDED,
+    )
 
 
 def resolve(view: View, known: Resolution, again: bool = False) -> Resolution:
     """Follow the probe, starting it where it has not passed for this walk."""
-    step = follow_probe(view, resolve_request(view, walk_identity(view.spec)), again)
+    identity = known.identity
+    step = follow_probe(view, resolve_request(view, identity.call), again)
     result = step.result
     if result is None:
-        still_valid = pins_identity(view.spec) if known.pins else ""
-        entry = changed(step.entry, digest=still_valid)
+        entry = changed(step.entry, digest=identity.pins if known.pins else "")
         return replace(known, step=replace(step, entry=entry), is_current=step.succeeded)
     return Resolution(
-        step=replace(step, entry=changed(step.entry, digest=pins_identity(view.spec))),
+        identity,
+        step=replace(step, entry=changed(step.entry, digest=identity.pins)),
         pins=_pins(view.spec, result),
         image=result.image,
         found={r.input_hash: r for r in result.done},

@@ -68,7 +68,7 @@ def follow_run(view: View) -> Run:
     line = _walk(view, known)
     if _resolve_matters(known, line):
         known = resolve(view, known)
-        line = _walk(view, known)
+        line = _walk(view, known) if known.found is not None else line
     if line is None:
         return Run(known)
     run = Run(

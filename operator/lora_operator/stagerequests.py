@@ -15,7 +15,7 @@ from lora_api.jobcontract import (
 )
 from lora_api.layout import scope
 from lora_api.line import Line
-from lora_api.sources import connections_of, requested_sources
+from lora_api.sources import connections_of
 from lora_api.status import PinStatus
 from lora_operator.observed import ObservedDeployment
 from lora_operator.view import View
@@ -23,7 +23,7 @@ from lora_operator.view import View
 
 def resolve_request(view: View, call: StageCall) -> StageRequest:
     """Pin these references and walk the action cache."""
-    request = _request(view, call, requested_sources(view.spec))
+    request = _request(view, call, view.sources)
     default_image = view.settings.serving_images.get(view.spec.serving.runtime, "")
     return request.model_copy(update={"spec": view.spec.to_json(), "default_image": default_image})
 
@@ -117,7 +117,7 @@ def _request(view: View, call: StageCall, sources: Mapping[str, PinnedSource]) -
 
 
 def _pinned(view: View, pins: Iterable[PinStatus]) -> dict[str, PinnedSource]:
-    requested = requested_sources(view.spec)
+    requested = view.sources
     return {
         pin.source: requested[pin.source].model_copy(
             update={"digest": pin.digest, "revision": pin.revision}

@@ -14,7 +14,6 @@ from lora_api.gates import (
     Verdict,
     at_concurrency,
     number,
-    signed_percent,
 )
 from lora_api.jobcontract import Stage
 from lora_api.layout import artifact as artifact_key
@@ -88,18 +87,19 @@ def _summary(view: View, run: Run, reason: str) -> Summary:
     return Summary(
         gates=judgement.summary if judgement else "",
         quality=_change(measured, TASK_PERPLEXITY, MERGED),
-        size=_change(measured, WEIGHTS_BYTES, BASE),
-        speed=_change(measured, speed, BASE),
+        size=_change(measured, WEIGHTS_BYTES, BASE, digits=0),
+        speed=_change(measured, speed, BASE, digits=0),
         release=service.release if service and service.ours else "",
         reason=reason,
     )
 
 
-def _change(measurements: Measurements, metric: str, against: str) -> str:
+def _change(measurements: Measurements, metric: str, against: str, digits: int = 1) -> str:
     """Quantized relative to another condition; empty while a number is missing."""
     try:
         before = number(measurements, metric, against)
-        return signed_percent(number(measurements, metric, QUANTIZED) / before - 1)
+        change = number(measurements, metric, QUANTIZED) / before - 1
+        return f"{float(change) * 100:+.{digits}f}%"
     except MissingMeasurement:
         return ""
 

@@ -146,7 +146,7 @@ def events_of(before: Status, findings: Findings) -> tuple[EmitEvent, ...]:
     """One event a transition of (status, reason); what several conditions say alike, once."""
     old = {c.type: (c.status, c.reason) for c in before.conditions}
     events = {
-        (f.reason, f.message): EmitEvent(_event_type(kind, f), f.reason, f.message)
+        (f.reason, f.message): EmitEvent(_event_type(kind, f), str(f.reason), f.message)
         for kind, f in findings.items()
         if _is_telling(kind, f)
         and old.get(kind, (UNKNOWN, ConditionReason.PENDING)) != (f.status, f.reason)

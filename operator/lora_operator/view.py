@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_api.conditions import ConditionType
-from lora_api.jobcontract import Reason, Stage, StageCall, StageResult
+from lora_api.jobcontract import PinnedSource, Reason, Stage, StageCall, StageResult
 from lora_api.naming import ANNOTATION_RETRY
+from lora_api.sources import requested_sources
 from lora_api.spec import Spec
 from lora_api.status import StageState, StageStatus, Status
 from lora_api.times import epoch_seconds, rfc3339
@@ -56,6 +57,11 @@ class View:
     def starts_afresh(self) -> bool:
         """Whether what failed is to be tried again at once: the spec changed, or a retry."""
         return self.retry or _spec_changed(self.parent, self.before)
+
+    @cached_property
+    def sources(self) -> Mapping[str, PinnedSource]:
+        """The spec's sources, not yet pinned."""
+        return requested_sources(self.spec)
 
     @cached_property
     def entries(self) -> tuple[StageStatus, ...]:
