@@ -27,8 +27,16 @@ def began(context: StageContext) -> None:
         os._exit(7)
     if os.environ.get("FAKE_STAGES_HANG") == stage:
         print("hanging", flush=True)
-        while True:
+        _hang(deaf=bool(os.environ.get("FAKE_STAGES_DEAF")))
+
+
+def _hang(deaf: bool) -> None:
+    while True:
+        try:
             time.sleep(60)
+        except SystemExit:
+            if not deaf:  # as a long native call is
+                raise
 
 
 def made(context: StageContext, **inputs: Path) -> StageResult:
