@@ -46,6 +46,11 @@ def report(run_id: str, gates_hash: str) -> str:
     return f"reports/{run_id}/{gates_hash}"
 
 
+def samples(benchmark_hash: str) -> str:
+    """Raw timestamps of a benchmark and the answers that it recorded for `verify`."""
+    return f"samples/{benchmark_hash.removeprefix('sha256:')}.json"
+
+
 def release(name: str, release_id: str) -> str:
     """What a rollout may point to. Idempotent and immutable."""
     return f"releases/{name}/{release_id}.json"

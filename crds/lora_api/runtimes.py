@@ -2,15 +2,17 @@
 
 The operator builds the Deployment from this table and the benchmark starts the same command, so
 that what was measured is what serves. Nothing branches on the name of a runtime; it asks for a
-capability.
+capability. Seen with vLLM 0.32 (CPU) and `transformers serve` 5.19.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 SERVING_PORT = 8000
 """Port of the engine's container, in every release; the Service's own port is the user's choice."""
+NO_ACCELERATOR = "None"
+"""`serving.accelerator.resource` of pods that run on CPUs."""
 
 
 class Runtime(StrEnum):
@@ -20,77 +22,187 @@ class Runtime(StrEnum):
     TRANSFORMERS = "Transformers"
 
 
+class LengthLock(StrEnum):
+    """How a request makes an engine write exactly `max_tokens` tokens."""
+
+    IGNORE_EOS = "ignore_eos"
+    GENERATION_CONFIG = "generation_config"
+    """A JSON string that stands for the model's generation config, with `min_new_tokens`."""
+
+
 @dataclass(frozen=True)
 class RuntimeRecipe:
     """One engine.
 
     Attributes:
-        command: argv; `{model}`, `{name}` and `{port}` are filled in.
-        adapter_args: argv that adds one dynamic adapter, `{adapter}` its folder; empty: cannot.
+        command: argv; `{model}`, `{name}`, `{host}` and `{port}` are filled in.
+        length_lock: How output lengths are made equal.
+        named_by_folder: The engine knows the model by the folder it is told, so that it is started
+            beside it and told the name alone; the folder's last part must be the model's name.
+        cpu_args: argv that is added on CPUs, unless the user's args name the same flag.
+        cpu_env: variables that are added on CPUs.
+        adapter_args: argv that adds one dynamic adapter; `{adapter}` is its folder, `{rank}` its
+            rank.
         adapter_name: what a request's `model` says to reach the adapter.
-        request_model: what a request's `model` says to reach the model itself.
+        embeds_adapter: an adapter's files in the model's own folder are loaded unmerged.
         benchmark_args: the fixed overlay of a measurement, in every condition.
         env: variables the engine needs, in pods and in benchmarks.
         health_path: answers 200 once the engine can serve.
         shared_memory_bytes: size of a memory-backed /dev/shm, 0 for none.
-        counts_usage: the stream's last chunk carries token counts.
-        ignores_eos: a request can lock the output length.
+        takes_token_ids: a prompt may be token ids, and answers name theirs.
+        lists_models: `/v1/models` names what is served.
         gives_logprobs: teacher-forced log-probabilities of a prompt can be asked for.
     """
 
     command: tuple[str, ...]
-    request_model: str
+    length_lock: LengthLock
+    named_by_folder: bool = False
+    cpu_args: tuple[tuple[str, ...], ...] = ()
+    cpu_env: dict[str, str] = field(default_factory=dict)
     adapter_args: tuple[str, ...] = ()
     adapter_name: str = ""
+    embeds_adapter: bool = False
     benchmark_args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     health_path: str = "/health"
     shared_memory_bytes: int = 0
-    counts_usage: bool = False
-    ignores_eos: bool = False
+    takes_token_ids: bool = False
+    lists_models: bool = False
     gives_logprobs: bool = False
 
 
 RECIPES: dict[Runtime, RuntimeRecipe] = {
     Runtime.VLLM: RuntimeRecipe(
+        # The `vllm` script of CPU builds looks for a distribution of another name.
         command=(
             "python3", "-m", "vllm.entrypoints.openai.api_server",
             "--model", "{model}", "--served-model-name", "{name}",
-            "--host", "0.0.0.0", "--port", "{port}",  # noqa: S104 - pods are reached by their IP
+            "--host", "{host}", "--port", "{port}",
         ),
-        request_model="{name}",
-        adapter_args=("--enable-lora", "--lora-modules", "adapter={adapter}"),
+        length_lock=LengthLock.IGNORE_EOS,
+        cpu_args=(("--dtype", "bfloat16"), ("--enforce-eager",)),
+        # Without a compiler in the image, the first request that Dynamo compiles for ends the
+        # engine. The cache's default takes half of the machine's memory.
+        cpu_env={"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"},
+        adapter_args=(
+            "--enable-lora", "--max-lora-rank", "{rank}", "--lora-modules", "adapter={adapter}",
+        ),
         adapter_name="adapter",
         benchmark_args=("--no-enable-prefix-caching", "--seed", "0"),
         env={"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
         shared_memory_bytes=1 << 30,
-        counts_usage=True,
-        ignores_eos=True,
+        takes_token_ids=True,
+        lists_models=True,
         gives_logprobs=True,
     ),
     Runtime.TRANSFORMERS: RuntimeRecipe(
-        command=(
-            "transformers", "serve", "{model}",
-            "--host", "0.0.0.0", "--port", "{port}",  # noqa: S104 - pods are reached by their IP
-        ),
-        request_model="{model}",
+        command=("transformers", "serve", "{model}", "--host", "{host}", "--port", "{port}"),
+        length_lock=LengthLock.GENERATION_CONFIG,
+        named_by_folder=True,
+        cpu_args=(("--device", "cpu"), ("--dtype", "bfloat16")),
+        embeds_adapter=True,
         env={"HF_HUB_OFFLINE": "1"},
     ),
 }  # fmt: skip
 
+
+@dataclass(frozen=True)
+class ServeCommand:
+    """How an engine's process is started.
+
+    Attributes:
+        argv: The program, found on PATH, and its arguments.
+        env: What is added to the environment.
+        working_dir: Where it is started; empty: anywhere.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    working_dir: str = ""
+
+
+def serve_command(
+    runtime: Runtime,
+    model_dir: str,
+    model_name: str,
+    port: int,
+    args: Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+    accelerator: str = NO_ACCELERATOR,
+    host: str = "0.0.0.0",  # noqa: S104 - pods are reached by their IP
+) -> ServeCommand:
+    """The one command line of an engine, in pods and in benchmarks alike.
+
+    Args:
+        runtime: The engine.
+        model_dir: Absolute path of the model's folder; it ends with `/<model_name>`.
+        model_name: What requests call the model.
+        port: Where it listens.
+        args: `serving.args`; they come after ours, so that they win.
+        env: `serving.env`; it wins as well.
+        accelerator: The extended resource, or `NO_ACCELERATOR`.
+        host: Where it listens.
+
+    Raises:
+        ValueError: The engine takes the model's name from its folder, which has another one.
+    """
+    recipe, user_args = RECIPES[runtime], list(args)
+    model, working_dir = model_dir, ""
+    if recipe.named_by_folder:
+        if not model_dir.endswith(f"/{model_name}"):
+            raise ValueError(f"{runtime} serves {model_dir} under its last part, not {model_name}")
+        model, working_dir = model_name, model_dir.removesuffix(model_name)
+    filled = {"model": model, "name": model_name, "host": host, "port": port}
+    argv = [part.format(**filled) for part in recipe.command]
+    environment = dict(recipe.env)
+    if accelerator == NO_ACCELERATOR:
+        argv += [a for flag in recipe.cpu_args if not _names(user_args, flag[0]) for a in flag]
+        environment |= recipe.cpu_env
+    return ServeCommand(argv + user_args, environment | dict(env or {}), working_dir)
+
+
+def _names(args: Iterable[str], flag: str) -> bool:
+    return any(a.replace("_", "-").split("=")[0].split(" ")[0] == flag for a in args)
+
+
 RESERVED_FLAGS = (
+    # What the operator sets.
     "--model",
     "--served-model-name",
     "--host",
     "--port",
+    "--device",
     "--enable-lora",
     "--lora-modules",
-    "--trust-remote-code",
     "--enable-prefix-caching",
     "--no-enable-prefix-caching",
     "--quantization",
     "--load-format",
     "--api-key",
+    # What would serve other bytes than those that were measured, or run code of its own.
+    "--trust-remote-code",
+    "--config",
+    "--tokenizer",
+    "--hf-config-path",
+    "--hf-overrides",
+    "--speculative-config",
+    "--spec-model",
+    "--middleware",
+    "--logits-processors",
+    "--tool-parser-plugin",
+    "--reasoning-parser-plugin",
+    "--io-processor-plugin",
+    "--model-class-overrides",
+    "--worker-cls",
+    "--worker-extension-cls",
+    "--scheduler-cls",
+    # Where it listens, and how.
+    "--uds",
+    "--root-path",
+    "--ssl-keyfile",
+    "--ssl-certfile",
+    "--grpc",
+    "--headless",
 )
 
 

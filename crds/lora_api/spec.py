@@ -422,7 +422,14 @@ class Serving(ApiModel):
     """Unset: pinned at the first run to the runtime's default."""
     accelerator: Accelerator = Accelerator()
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    model_name: Annotated[str, StringConstraints(max_length=128)] = ""
+    model_name: Annotated[
+        str,
+        StringConstraints(
+            # Some engines know a model by its folder: no `@`, no `:`, nothing that climbs.
+            pattern=r"^([A-Za-z0-9][-A-Za-z0-9._]*(/[A-Za-z0-9][-A-Za-z0-9._]*)*)?$",
+            max_length=128,
+        ),
+    ] = ""
     """The OpenAI model name; default metadata.name."""
     strategy: Strategy = Strategy()
     args: Annotated[
