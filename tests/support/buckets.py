@@ -21,7 +21,8 @@ class Bucket:
     @property
     def client(self) -> Any:
         """A client with all rights, for setting the scene."""
-        return boto3.client("s3", endpoint_url=self.server.endpoint, **self.server.credentials())
+        keys: dict[str, Any] = self.server.credentials()
+        return boto3.client("s3", endpoint_url=self.server.endpoint, **keys)
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         """Every file below a folder."""

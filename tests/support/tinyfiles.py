@@ -22,7 +22,7 @@ def write_base(folder: Path, hidden: int = HIDDEN, shards: int = 1) -> Path:
     if shards == 1:
         save_file(tensors, folder / "model.safetensors")
         return folder
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
         part = dict(list(tensors.items())[number::shards])

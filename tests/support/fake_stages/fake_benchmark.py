@@ -1,8 +1,7 @@
 """Canned speed of a good model."""
 
-from fakework import began, measured
-
 from builders import measurements
+from fake_stages.fakework import began, measured
 from lora_api.jobcontract import StageResult
 from lora_jobs.context import StageContext
 

@@ -3,9 +3,8 @@
 import json
 import os
 
-from fakework import began, measured
-
 from builders import measurements
+from fake_stages.fakework import began, measured
 from lora_api.jobcontract import StageResult
 from lora_jobs.context import StageContext
 

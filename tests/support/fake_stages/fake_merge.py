@@ -1,7 +1,6 @@
 """A merge that merges nothing."""
 
-from fakework import began, made
-
+from fake_stages.fakework import began, made
 from lora_api.jobcontract import StageResult
 from lora_jobs.context import StageContext
 

@@ -1,7 +1,6 @@
 """A quantization that changes nothing."""
 
-from fakework import began, made
-
+from fake_stages.fakework import began, made
 from lora_api.jobcontract import StageResult
 from lora_jobs.context import StageContext
 

@@ -1,7 +1,6 @@
 """A report of one line."""
 
-from fakework import began
-
+from fake_stages.fakework import began
 from lora_api import layout
 from lora_api.jobcontract import StageResult
 from lora_jobs.context import StageContext

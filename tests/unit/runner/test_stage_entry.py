@@ -20,7 +20,6 @@ from lora_api.jobcontract import (
     Progress,
     Reason,
     StageFailure,
-    StageRequest,
     StageResult,
     parse_outcome,
 )
@@ -43,17 +42,17 @@ class Job:
         assert call is not None
         self.request = requests.work(call, resolved.pins)
 
-    def environment(self, request: StageRequest | None = None, **more: str) -> dict[str, str]:
+    def environment(self, **more: str) -> dict[str, str]:
         return self.setting.child_environment(**{
-            REQUEST_ENV: (request or self.request).to_env(),
+            REQUEST_ENV: self.request.to_env(),
             RESULT_PATH_ENV: str(self.result),
             WORK_DIR_ENV: str(self.setting.folder / "work"),
             LOCAL_RUN_ENV: "1",
         } | more)  # fmt: skip
 
-    def run(self, request: StageRequest | None = None, **more: str) -> Any:
+    def run(self, **more: str) -> Any:
         return subprocess.run(
-            [sys.executable, "-m", "lora_jobs", "stage"], env=self.environment(request, **more),
+            [sys.executable, "-m", "lora_jobs", "stage"], env=self.environment(**more),
             text=True, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
 
