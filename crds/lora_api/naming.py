@@ -12,6 +12,10 @@ ANNOTATION_DIGEST = f"{GROUP}/artifact-digest"
 ANNOTATION_RECIPE = f"{GROUP}/serving-recipe"
 ANNOTATION_CANDIDATE = f"{GROUP}/candidate"
 ANNOTATION_RETRY = f"{GROUP}/retry-requested-at"
+ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+"""Hash of what was last applied, so that equal intent writes nothing."""
+ANNOTATION_GAVE_UP = f"{GROUP}/gave-up"
+"""On a release's Deployment: why it was given up."""
 FIELD_MANAGER = "lora-operator"
 
 MAX_NAME = 40

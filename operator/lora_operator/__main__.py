@@ -1,0 +1,152 @@
+"""`python -m lora_operator`: watches on one side, the work queue on the other, until SIGTERM."""
+
+import argparse
+import asyncio
+import logging
+import os
+import random
+import sys
+from collections.abc import Sequence
+
+import kopf
+
+from lora_api import PLURAL
+from lora_operator.cluster import LORA_DEPLOYMENTS, Cluster, connect
+from lora_operator.handlers import kopf_settings, watches
+from lora_operator.planning import plan
+from lora_operator.reconcile import ObjectKey, Reconciler
+from lora_operator.settings import Settings
+from lora_operator.workqueue import SystemClock, WorkQueue
+
+logger = logging.getLogger("lora_operator")
+
+_HELP = """\
+Watches LoRADeployments and takes each from an adapter to a served, quantized, gated model.
+
+It connects to the cluster of KUBECONFIG if that is set, else to the one it runs in, else to the
+current context, and is configured by the environment:
+
+  LORA_OPERATOR_JOBS_IMAGE            image of resolve, merge, report, publish, verify, fetch
+  LORA_OPERATOR_QUANTIZE_IMAGE        image of quantize and evaluate
+  LORA_OPERATOR_SERVING_IMAGE_<NAME>  default image of a runtime, e.g. ..._VLLM; benchmarks too
+  LORA_OPERATOR_CLUSTER_NAME          set where several clusters share a bucket
+  LORA_OPERATOR_NAMESPACES            comma-separated; empty watches all
+  LORA_OPERATOR_RESYNC_SECONDS        longest time between two looks at an object (600)
+  LORA_OPERATOR_BACKOFF_MIN_SECONDS   first wait for the world to change (30); it doubles
+  LORA_OPERATOR_BACKOFF_MAX_SECONDS   ... up to this (600)
+  LORA_OPERATOR_PROGRESS_SECONDS      between two status writes that only move progress (30)
+"""
+_API_WAIT_SECONDS = 10.0
+_LAST_LOOKS_SECONDS = 20.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM; 64 when the environment is wrong."""
+    parser = argparse.ArgumentParser(
+        "lora_operator", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--verbose", action="store_true", help="log every request of the watches")
+    parser.add_argument(
+        "--health", default="http://0.0.0.0:8080/healthz", metavar="URL",
+        help="where to answer liveness probes (default: %(default)s)",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    _log_to_stderr(options.verbose)
+    try:
+        settings = Settings.from_environment(os.environ)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(64)
+    asyncio.run(run(settings, options.health))
+
+
+async def run(settings: Settings, health: str) -> None:
+    """The whole operator.
+
+    Args:
+        settings: What the chart decides.
+        health: URL of the liveness endpoint.
+    """
+    clock = SystemClock()
+    async with connect() as cluster:
+        await _wait_for_api(cluster, settings)
+        reconciler = Reconciler(cluster, settings, plan, clock)
+        queue = WorkQueue(
+            reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds)
+        )
+        # Before kopf's own tasks: when it ends it cancels those that were made after it began.
+        looking = asyncio.create_task(queue.run(), name="looks")
+        resyncing = asyncio.create_task(_resync(cluster, settings, queue), name="resync")
+        watching = asyncio.create_task(_watch(settings, queue, health), name="watches")
+        try:
+            done, _ = await asyncio.wait(
+                (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+        finally:
+            resyncing.cancel()
+            watching.cancel()
+            queue.stop()
+            await asyncio.wait((looking,), timeout=_LAST_LOOKS_SECONDS)
+
+
+async def _watch(settings: Settings, queue: WorkQueue[ObjectKey], health: str) -> None:
+    """kopf, until SIGTERM or until a watch fails for good."""
+    await kopf.operator(
+        registry=watches(queue.add),
+        settings=kopf_settings(),
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        liveness_endpoint=health,
+    )
+
+
+async def _resync(cluster: Cluster, settings: Settings, queue: WorkQueue[ObjectKey]) -> None:
+    """Look at every object every so often, whatever the watches have told."""
+    while True:
+        await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311
+        try:
+            keys = await _all_objects(cluster, settings)
+        except Exception:
+            logger.exception("cannot list %s; tried again at the next resync", PLURAL)
+            continue
+        for key in keys:
+            queue.add(key, random.uniform(0.0, settings.resync_seconds / 10))  # noqa: S311
+
+
+async def _all_objects(cluster: Cluster, settings: Settings) -> list[ObjectKey]:
+    found = [
+        await cluster.list_items(LORA_DEPLOYMENTS, namespace)
+        for namespace in settings.namespaces or ("",)
+    ]
+    metadata = [item["metadata"] for items in found for item in items]
+    return [ObjectKey(m["namespace"], m["name"]) for m in metadata]
+
+
+async def _wait_for_api(cluster: Cluster, settings: Settings) -> None:
+    """Until our kind is served: kopf, started earlier, would never notice it."""
+    while True:
+        try:
+            await _all_objects(cluster, settings)
+        except Exception as error:
+            logger.warning(
+                "cannot list %s yet: %s", PLURAL, next(iter(str(error).splitlines()), repr(error))
+            )
+            await asyncio.sleep(_API_WAIT_SECONDS)
+        else:
+            return
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("kopf").setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

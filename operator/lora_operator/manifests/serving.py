@@ -1,0 +1,265 @@
+"""The Deployment of a release and the Service that selects one release.
+
+    init container `fetch`: artifact -> /models/<model name>, every sha256 verified
+    container `engine`:     the command that was benchmarked, on that folder
+
+A Deployment belongs to one release for ever: artifact and recipe are in its annotations, and what
+may change (replicas, scheduling, credentials) is at most an ordinary rolling update.
+"""
+
+import json
+
+from lora_api.digests import digest_of
+from lora_api.jobcontract import (
+    CREDENTIALS_DIR_ENV,
+    DEFAULT_CREDENTIALS_DIR,
+    DEFAULT_RESULT_PATH,
+    REQUEST_ENV,
+    RESULT_PATH_ENV,
+    RunReference,
+    Stage,
+    StageCall,
+    StageRequest,
+    StoreReference,
+)
+from lora_api.layout import scope
+from lora_api.naming import (
+    ANNOTATION_CANDIDATE,
+    ANNOTATION_DIGEST,
+    ANNOTATION_RECIPE,
+    ANNOTATION_SPEC_HASH,
+    LABEL_NAME,
+    LABEL_RELEASE,
+    labels,
+)
+from lora_api.parameters import ServingRecipe
+from lora_api.runtimes import RECIPES, SERVING_PORT, RuntimeRecipe, ServeCommand, serve_command
+from lora_api.spec import Accelerator, Spec
+from lora_api.times import seconds_of
+from lora_operator.actions import ApplyDeployment, ApplyService
+from lora_operator.manifests.pods import (
+    ENGINE_CONTAINER,
+    FETCH_CONTAINER,
+    Json,
+    container_security,
+    credentials,
+    env_list,
+    on_product,
+    owner_reference,
+    pod_basics,
+    resources,
+    scratch,
+)
+from lora_operator.observed import ObservedObject
+from lora_operator.settings import Settings
+
+MODELS_DIR = "/models"
+PORT_NAME = "http"
+_ENGINE_REQUESTS = {"cpu": "250m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
+_FETCH_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+_WEEK_SECONDS = 604_800
+_PROBE_PERIOD_SECONDS = 5
+_LONGEST_PRE_STOP_SECONDS = 15
+"""For endpoints to be taken out everywhere before the engine stops listening."""
+
+
+def release_deployment(
+    parent: ObservedObject, spec: Spec, settings: Settings, action: ApplyDeployment
+) -> Json:
+    """The Deployment that an action asks for."""
+    recipe = ServingRecipe.model_validate(dict(action.recipe))
+    accelerator = Accelerator(resource=recipe.accelerator, product=recipe.product)
+    marked = labels(parent.name, release=action.release)
+    document: Json = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": action.name,
+            "namespace": parent.namespace,
+            "labels": marked,
+            "annotations": {
+                ANNOTATION_DIGEST: action.digest,
+                ANNOTATION_CANDIDATE: action.candidate,
+                ANNOTATION_RECIPE: json.dumps(dict(action.recipe), sort_keys=True),
+            },
+            "ownerReferences": [owner_reference(parent)],
+        },
+        "spec": {
+            "replicas": action.replicas,
+            "revisionHistoryLimit": 2,
+            # Our own deadline runs from container start: a queue for a node is no failure.
+            "progressDeadlineSeconds": _WEEK_SECONDS,
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+            },
+            "selector": {"matchLabels": selector(parent.name, action.release)},
+            "template": {
+                "metadata": {"labels": marked},
+                "spec": _pod(parent, spec, settings, action, recipe, accelerator),
+            },
+        },
+    }
+    return with_spec_hash(document)
+
+
+def release_service(parent: ObservedObject, spec: Spec, action: ApplyService) -> Json:
+    """The Service that clients use, selecting one release."""
+    service = spec.serving.service
+    port = {
+        "name": PORT_NAME,
+        "port": service.port,
+        "targetPort": PORT_NAME,
+        "protocol": "TCP",
+        "appProtocol": "http",
+    }
+    document: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": action.name,
+            "namespace": parent.namespace,
+            "labels": labels(parent.name),
+            "ownerReferences": [owner_reference(parent)],
+        },
+        "spec": {
+            "type": service.type.value,
+            "selector": selector(parent.name, action.release),
+            "ports": [port],
+        },
+    }
+    return with_spec_hash(document)
+
+
+def selector(name: str, release: str) -> dict[str, str]:
+    """Labels that the pods of exactly one release have."""
+    return {LABEL_NAME: name, LABEL_RELEASE: release}
+
+
+def with_spec_hash(document: Json) -> Json:
+    """The document with the hash of its own content as an annotation."""
+    metadata = document["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_SPEC_HASH: digest_of(document)}
+    return {**document, "metadata": {**metadata, "annotations": annotations}}
+
+
+def fetch_request(
+    parent: ObservedObject, spec: Spec, settings: Settings, digest: str
+) -> StageRequest:
+    """What `lora-jobs fetch` is told: where the store is and how to reach it."""
+    return StageRequest(
+        call=StageCall(stage=Stage.VERIFY, parents={"artifact": digest}),
+        run=RunReference(namespace=parent.namespace, name=parent.name, uid=parent.uid),
+        store=StoreReference(
+            uri=spec.artifact.uri,
+            scope=scope(parent.namespace, settings.cluster_name),
+            connection=spec.artifact.connection,
+        ),
+        connections=[c for c in spec.connections or [] if c.name == spec.artifact.connection],
+    )
+
+
+def _pod(
+    parent: ObservedObject,
+    spec: Spec,
+    settings: Settings,
+    action: ApplyDeployment,
+    recipe: ServingRecipe,
+    accelerator: Accelerator,
+) -> Json:
+    serving, runtime = spec.serving, RECIPES[recipe.runtime]
+    request = fetch_request(parent, spec, settings, action.digest)
+    secrets, secret_mounts = credentials(request.connections, read_only=True)
+    model, model_mount = scratch("model", MODELS_DIR)
+    tmp, tmp_mount = scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir of this pod alone
+    volumes, engine_mounts = [model, tmp, *secrets], [{**model_mount, "readOnly": True}, tmp_mount]
+    if runtime.shared_memory_bytes:
+        shm, shm_mount = scratch("shm", "/dev/shm", runtime.shared_memory_bytes)  # noqa: S108
+        volumes.append(shm)
+        engine_mounts.append(shm_mount)
+    fetch_mounts = [model_mount, tmp_mount, *secret_mounts]
+    fetch = _fetch_container(settings, request, _model_dir(recipe), fetch_mounts)
+    engine = _engine_container(spec, recipe, runtime, accelerator) | {"volumeMounts": engine_mounts}
+    pod = pod_basics(serving.scheduling, serving.service_account_name) | {
+        "terminationGracePeriodSeconds": serving.termination_grace_period_seconds,
+        "initContainers": [fetch],
+        "containers": [engine],
+        "volumes": volumes,
+    }
+    return on_product(pod, accelerator)
+
+
+def _fetch_container(
+    settings: Settings, request: StageRequest, model_dir: str, mounts: list[Json]
+) -> Json:
+    environment = {
+        REQUEST_ENV: request.to_env(),
+        RESULT_PATH_ENV: DEFAULT_RESULT_PATH,
+        CREDENTIALS_DIR_ENV: DEFAULT_CREDENTIALS_DIR,
+        "HOME": "/tmp",  # noqa: S108 - an emptyDir of this pod alone
+    }
+    digest = request.call.parents["artifact"]
+    return {
+        "name": FETCH_CONTAINER,
+        "image": settings.jobs_image,
+        "command": ["lora-jobs", "fetch", "--digest", digest, "--output", model_dir],
+        "env": env_list(environment),
+        "resources": {"requests": _FETCH_REQUESTS},
+        "securityContext": container_security(),
+        "terminationMessagePath": DEFAULT_RESULT_PATH,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+    }
+
+
+def _engine_container(
+    spec: Spec, recipe: ServingRecipe, runtime: RuntimeRecipe, accelerator: Accelerator
+) -> Json:
+    serving = spec.serving
+    grace_seconds = serving.termination_grace_period_seconds
+    pre_stop_seconds = max(1, min(_LONGEST_PRE_STOP_SECONDS, grace_seconds // 4))
+    healthy = {"httpGet": {"path": runtime.health_path, "port": PORT_NAME}}
+    limit_seconds = seconds_of(serving.strategy.start_deadline)
+    command = _command(recipe)
+    container: Json = {
+        "name": ENGINE_CONTAINER,
+        "image": recipe.image,
+        "command": command.argv,
+        "env": env_list({"HOME": "/tmp"} | command.env),  # noqa: S108 - an emptyDir of this pod
+        "ports": [{"name": PORT_NAME, "containerPort": SERVING_PORT, "protocol": "TCP"}],
+        "resources": resources(
+            serving.scheduling.resources, _ENGINE_REQUESTS, accelerator, wants_it=True
+        ),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop_seconds}}},
+        "startupProbe": healthy | {
+            "periodSeconds": _PROBE_PERIOD_SECONDS,
+            "timeoutSeconds": 5,
+            "failureThreshold": max(1, limit_seconds // _PROBE_PERIOD_SECONDS),
+        },
+        "readinessProbe": healthy | {
+            "periodSeconds": _PROBE_PERIOD_SECONDS, "timeoutSeconds": 5, "failureThreshold": 3,
+        },
+        "livenessProbe": healthy | {
+            "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6,
+        },
+    }  # fmt: skip
+    return container | ({"workingDir": command.working_dir} if command.working_dir else {})
+
+
+def _model_dir(recipe: ServingRecipe) -> str:
+    """Its last part is the model's name: some engines know the model by it."""
+    return f"{MODELS_DIR}/{recipe.model_name}"
+
+
+def _command(recipe: ServingRecipe) -> ServeCommand:
+    return serve_command(
+        recipe.runtime,
+        _model_dir(recipe),
+        recipe.model_name,
+        SERVING_PORT,
+        recipe.args,
+        recipe.env,
+        recipe.accelerator,
+    )

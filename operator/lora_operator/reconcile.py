@@ -1,0 +1,145 @@
+"""One look at one object: observe -> plan -> status -> events -> actions.
+
+Status is a function of what was observed, so it is written before anything is done: a look that is
+cut short anywhere loses nothing, and the next one takes it up. When the status cannot be written
+because the object has changed meanwhile, nothing is done at all: the picture was stale.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lora_api.status import Status
+from lora_api.times import rfc3339
+from lora_operator.actions import EmitEvent
+from lora_operator.cluster import Cluster, Conflict, Denied, NotFound
+from lora_operator.denial import denial_events, with_denial
+from lora_operator.execute import Executor, post_event, write_status
+from lora_operator.observe import observe_children, observe_object
+from lora_operator.observed import Observed, ObservedObject
+from lora_operator.plan import Plan
+from lora_operator.settings import Settings
+from lora_operator.view import status_of
+from lora_operator.workqueue import Clock, TryLater
+
+Planner = Callable[[Observed, Settings, float], Plan]
+
+STALE_SECONDS = 0.5
+"""After a conflict: the object has changed, look again."""
+
+
+class ObjectKey(NamedTuple):
+    """Which LoRADeployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass
+class _Memory:
+    """What is kept of an object between two looks; to lose it costs a write at most.
+
+    Attributes:
+        denial: What the API server denied in the last look.
+        status_written_at: Monotonic seconds.
+    """
+
+    denial: str = ""
+    status_written_at: float | None = None
+
+
+class Reconciler:
+    """Looks at objects, one at a time each.
+
+    Args:
+        cluster: The Kubernetes API.
+        settings: What the chart decides.
+        plan: Every decision.
+        clock: Monotonic, for what is limited in rate.
+        now: Wall clock, seconds since the epoch, for what status says.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        plan: Planner,
+        clock: Clock,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster, self._settings, self._plan = cluster, settings, plan
+        self._clock, self._now = clock, now
+        self._memories: dict[ObjectKey, _Memory] = {}
+
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """Look at the object; returns when to look again, None for at the next resync.
+
+        Raises:
+            TryLater: The API server denies something; status tells it, now or at the next look.
+        """
+        parent = await observe_object(self._cluster, key.namespace, key.name)
+        if parent is None or parent.deleting:
+            self._memories.pop(key, None)
+            return None
+        memory = self._memories.setdefault(key, _Memory())
+        try:
+            return await self._look(parent, memory)
+        except (Conflict, NotFound):
+            return STALE_SECONDS
+        except Denied as denied:
+            raise TryLater(str(denied)) from denied
+
+    async def _look(self, parent: ObservedObject, memory: _Memory) -> float | None:
+        try:
+            observed = await observe_children(self._cluster, parent)
+        except Denied as denied:
+            memory.denial = str(denied)
+            await self._tell(parent, memory, Plan((), status_of(parent.status)))
+            raise
+        plan = self._plan(observed, self._settings, self._now())
+        await self._tell(parent, memory, plan)
+        try:
+            await self._act(parent, plan)
+        except Denied as denied:
+            memory.denial = str(denied)
+            raise
+        memory.denial = ""
+        return plan.look_again_seconds
+
+    async def _tell(self, parent: ObservedObject, memory: _Memory, plan: Plan) -> None:
+        """Write the status, then post the events of its transitions."""
+        before, status = status_of(parent.status), plan.status
+        time = rfc3339(self._now())
+        events = [a for a in plan.actions if isinstance(a, EmitEvent)]
+        if memory.denial:
+            status = with_denial(status, memory.denial, parent.generation, time)
+            events += denial_events(before, status)
+        if self._is_to_be_written(memory, before, status):
+            await write_status(self._cluster, parent, status)
+            memory.status_written_at = self._clock.monotonic()
+        for event in events:
+            await post_event(self._cluster, parent, event, time)
+
+    async def _act(self, parent: ObservedObject, plan: Plan) -> None:
+        executor = Executor(self._cluster, self._settings, parent)
+        for action in plan.actions:
+            if not isinstance(action, EmitEvent):
+                await executor.execute(action)
+
+    def _is_to_be_written(self, memory: _Memory, before: Status, status: Status) -> bool:
+        """Whether something has changed; mere progress counts only every so often."""
+        if status == before:
+            return False
+        if _without_progress(status) != _without_progress(before):
+            return True
+        last, now = memory.status_written_at, self._clock.monotonic()
+        return last is None or now - last >= self._settings.progress_seconds
+
+
+def _without_progress(status: Status) -> Status:
+    stages = [s.model_copy(update={"progress": None}) for s in status.stages]
+    return status.model_copy(update={"stages": stages})

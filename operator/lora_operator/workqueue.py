@@ -1,0 +1,199 @@
+"""Keys to look at, each at most once at a time, now or later.
+
+    add(key) -> due now      a key that is worked on is looked at once more afterwards
+    work(key) -> seconds     when to look again, None: not by itself
+    work(key) raises         again with exponential back-off; other keys are not affected
+
+`Schedule` is the pure half; `WorkQueue` puts workers and a clock around it. Time is monotonic.
+"""
+
+import asyncio
+import heapq
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Clock(Protocol):
+    """Monotonic time, so that a jump of the wall clock moves nothing."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> "Alarm":
+        """Call back that much later."""
+        ...
+
+
+class Alarm(Protocol):
+    """A call-back that is to come."""
+
+    def cancel(self) -> None:
+        """It comes no more."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Alarm:
+        """Call back on the running loop."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+class TryLater(Exception):
+    """Work that could not be done for a known reason: backed off, told in one line."""
+
+
+class Schedule(Generic[Key]):
+    """When each key is due; a key has one entry, the earliest."""
+
+    def __init__(self) -> None:
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._count = 0
+        self._running: set[Key] = set()
+
+    def add(self, key: Key, due: float) -> None:
+        """Due then, unless it is due earlier already."""
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        self._push(key)
+
+    def start(self, now: float) -> Key | None:
+        """The key that is due longest and not being worked on; it counts as being worked on."""
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) != due or key in self._running:
+                continue  # replaced by an earlier one, or comes again at `finish`
+            del self._due[key]
+            self._running.add(key)
+            return key
+        return None
+
+    def finish(self, key: Key) -> None:
+        """Work on the key has ended; what was added meanwhile counts from now on."""
+        self._running.discard(key)
+        if key in self._due:
+            self._push(key)
+
+    def next_due(self) -> float | None:
+        """The earliest moment at which `start` can find anything."""
+        while self._heap:
+            due, _, key = self._heap[0]
+            if self._due.get(key) == due and key not in self._running:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def _push(self, key: Key) -> None:
+        self._count += 1  # equal times in the order of their arrival
+        heapq.heappush(self._heap, (self._due[key], self._count, key))
+
+
+class WorkQueue(Generic[Key]):
+    """Workers over a schedule.
+
+    Args:
+        work: Looks at one key; returns the seconds until the next look, or None.
+        clock: Monotonic time.
+        backoff_seconds: First wait after a failure, and the longest one; it doubles in between.
+        limit_seconds: A look that takes longer is cancelled and counts as failed.
+        jitter: A number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[float | None]],
+        clock: Clock,
+        backoff_seconds: tuple[float, float] = (1.0, 600.0),
+        limit_seconds: float = 300.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._work, self._clock, self._jitter = work, clock, jitter
+        self._backoff_seconds, self._limit_seconds = backoff_seconds, limit_seconds
+        self._schedule: Schedule[Key] = Schedule()
+        self._failures: dict[Key, int] = {}
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    def add(self, key: Key, delay_seconds: float = 0.0) -> None:
+        """Look at the key then, or earlier when it is due earlier. Returns at once."""
+        self._schedule.add(key, self._clock.monotonic() + delay_seconds)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Start nothing any more; `run` returns when the looks under way have ended."""
+        self._stopping = True
+        self._changed.set()
+
+    async def run(self, workers: int = 8) -> None:
+        """Work until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while (key := await self._next()) is not None:
+            delay_seconds = await self._look(key)
+            self._schedule.finish(key)
+            if delay_seconds is not None:
+                self.add(key, delay_seconds)
+            self._changed.set()
+
+    async def _next(self) -> Key | None:
+        while not self._stopping:
+            self._changed.clear()
+            now = self._clock.monotonic()
+            key = self._schedule.start(now)
+            if key is not None:
+                self._changed.set()  # another worker may find more
+                return key
+            due = self._schedule.next_due()
+            await self._until_changed(None if due is None else due - now)
+        return None
+
+    async def _until_changed(self, seconds: float | None) -> None:
+        """No task is made for the wait: kopf cancels what tasks it finds when it ends."""
+        if seconds is None:
+            await self._changed.wait()
+            return
+        alarm = self._clock.call_later(max(seconds, 0.0), self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            alarm.cancel()
+
+    async def _look(self, key: Key) -> float | None:
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                delay_seconds = await self._work(key)
+        except TryLater as reason:
+            wait = self._wait_after_failure(key)
+            logger.warning("%s: %s; again in %.0f s", key, reason, wait)
+            return wait
+        except Exception:
+            wait = self._wait_after_failure(key)
+            logger.exception("%s: failed, again in %.0f s", key, wait)
+            return wait
+        self._failures.pop(key, None)
+        return delay_seconds
+
+    def _wait_after_failure(self, key: Key) -> float:
+        """Doubles with every failure in a row; jittered, so that a crowd does not come at once."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        first, longest = self._backoff_seconds
+        wait = min(longest, first * 2.0 ** min(count - 1, 30))
+        return float(wait * (0.5 + 0.5 * self._jitter()))
