@@ -66,6 +66,7 @@ def _next_attempt(
     return Step(
         created_entry(entry, name),
         actions=(create, *(_delete(j, "a new attempt takes its place") for j in on_record)),
+        trouble=remembered_trouble(entry),
         look_again_seconds=RUNNING_LOOK_SECONDS,
     )
 

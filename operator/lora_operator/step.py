@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_api.conditions import ConditionReason
-from lora_api.jobcontract import StageCall, StageResult
+from lora_api.jobcontract import WORKING_STAGES, StageCall, StageResult
 from lora_api.status import ProgressStatus, StageState, StageStatus
 from lora_api.times import rfc3339
 from lora_operator.actions import Action
@@ -72,7 +72,7 @@ def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
     holdup = holdup_of(pod)
     runs = pod is not None and pod.container_started_at is not None
     state = StageState.WAITING if holdup else StageState.RUNNING if runs else StageState.PENDING
-    reason, message = _kept_reason(entry)
+    reason, message = _kept_reason(entry, runs)
     if holdup:
         reason, message = holdup.reason, _steady_message(holdup, entry, job)
     seen = changed(
@@ -85,7 +85,8 @@ def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
         reason=reason,
         message=message or hindrance_of(pod),
     )
-    return Step(seen, trouble=holdup, look_again_seconds=RUNNING_LOOK_SECONDS)
+    trouble = holdup or remembered_trouble(seen)
+    return Step(seen, trouble=trouble, look_again_seconds=RUNNING_LOOK_SECONDS)
 
 
 def taken_step(entry: StageStatus, job: ObservedJob, result: StageResult) -> Step:
@@ -138,7 +139,7 @@ def trouble_of(view: View, job: ObservedJob, always_waits: bool) -> Trouble | No
 
 
 def remembered_trouble(entry: StageStatus) -> Trouble | None:
-    """The trouble that status remembers of a failed stage."""
+    """The trouble that status remembers of a stage that failed, or failed and is tried again."""
     if not entry.reason:
         return None
     cure = Cure.CHANGE if entry.state is StageState.FAILED else Cure.TIME
@@ -152,9 +153,13 @@ def backoff_seconds(view: View, attempt: int) -> float:
     return min(doubled, settings.backoff_max_seconds)
 
 
-def _kept_reason(entry: StageStatus) -> tuple[str, str]:
-    """Why the last attempt failed, while this one has no outcome: no flapping, no new event."""
-    if not entry.attempt or entry.reason in _HOLDUPS:
+def _kept_reason(entry: StageStatus, runs: bool) -> tuple[str, str]:
+    """Why the last attempt failed, while this one has no outcome: no flapping, no new event.
+
+    A working stage may run for hours: once it runs, what was in its way is history.
+    """
+    is_history = runs and entry.name in WORKING_STAGES
+    if not entry.attempt or entry.reason in _HOLDUPS or is_history:
         return "", ""
     return entry.reason, entry.message
 

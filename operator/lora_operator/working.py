@@ -71,10 +71,11 @@ def _without_job(
         return _may_run_again(entry)  # it was there and vanished: perhaps it had finished
     entry = entry or pending_entry(call)
     if not store_was_asked:
-        return Step(entry)
+        return Step(entry, trouble=remembered_trouble(entry))
     return Step(
         created_entry(entry, name),
         actions=(CreateJob(name, request(call)),),
+        trouble=remembered_trouble(entry),
         look_again_seconds=RUNNING_LOOK_SECONDS,
     )
 
@@ -91,7 +92,7 @@ def _with_job(
     if allowed and (job.failed or job.complete):
         delete = DeleteJob(job.name, job.uid, "it is tried again")
         actions = (delete,) if store_was_asked else ()
-        return Step(entry, actions, look_again_seconds=SOON_SECONDS)
+        return Step(entry, actions, remembered_trouble(entry), SOON_SECONDS)
     if job.complete:
         return _unreadable(view, entry, job, store_was_asked)
     trouble = trouble_of(view, job, always_waits=False)
@@ -110,9 +111,9 @@ def _unreadable(view: View, entry: StageStatus, job: ObservedJob, store_was_aske
             reason=str(ConditionReason.RESULT_LOST),
             message=f"Job {job.name} is complete without a readable result; asking the store",
         )
-        return Step(lost, asks_store=True)
+        return Step(lost, trouble=remembered_trouble(lost), asks_store=True)
     if not store_was_asked:
-        return Step(entry, look_again_seconds=RUNNING_LOOK_SECONDS)
+        return Step(entry, (), remembered_trouble(entry), RUNNING_LOOK_SECONDS)
     message = (
         f"{job.stage} completed but the store has no result of it; see the log of Job "
         f"{job.name}, then {RETRY_HINT}"
@@ -124,7 +125,7 @@ def _unreadable(view: View, entry: StageStatus, job: ObservedJob, store_was_aske
 
 def _may_run_again(entry: StageStatus) -> Step:
     again = changed(entry, state=StageState.PENDING, job="", next_try_at="", started_at="")
-    return Step(again, asks_store=True)
+    return Step(again, trouble=remembered_trouble(again), asks_store=True)
 
 
 def _remembered(view: View, entry: StageStatus, job: ObservedJob | None) -> Step:

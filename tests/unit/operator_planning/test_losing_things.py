@@ -1,0 +1,164 @@
+"""Nothing finished runs again: not for a wiped status, a lost Job, a crash or a new object."""
+
+from dataclasses import replace
+
+import pytest
+
+from lora_api.jobcontract import Stage, StageResult
+from lora_operator.planning import plan
+from planning_world import SETTINGS, World, serving_world
+
+
+def test_a_wiped_status_is_rebuilt_by_one_resolve_job() -> None:
+    world = serving_world()
+    told = world.status
+    world.created.clear()
+    world.status = {}
+    world.settle()
+    assert world.created == ["resolve"]
+    assert world.condition("Ready")[0] == "True"
+    for part in ("pins", "artifact", "serving", "verified", "benchmark"):
+        assert world.status[part] == told[part], part
+
+
+def test_a_wiped_status_without_any_finished_job_runs_probes_only() -> None:
+    world = serving_world()
+    world.worked.clear()
+    world.status, world.jobs = {}, {}
+    world.settle()
+    assert world.worked == []
+    assert world.condition("Ready")[0] == "True"
+    assert world.condition("Quantized") == ("True", "Reused")
+    assert world.stage("quantize")["reused"]
+    assert len(world.selected) == 1
+
+
+def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
+    world = serving_world()
+    world.created.clear()
+    world.jobs.clear()
+    world.settle()
+    assert world.created == []
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_a_recreated_object_runs_no_working_stage() -> None:
+    world = serving_world()
+    release = world.status["summary"]["release"]
+    world.created.clear()
+    world.recreate()
+    world.settle()
+    assert world.created == ["resolve", "report", "publish", "verify"]
+    assert world.status["summary"]["release"] == release
+
+
+def test_a_running_job_that_vanishes_comes_back_once_the_store_was_asked() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.start(job.name)
+    world.reconcile()
+    world.created.clear()
+    del world.jobs[job.name]
+    again = world.run_until("quantize")
+    assert world.created == ["resolve", "quantize:default"]
+    assert again.name == job.name
+    world.settle()
+    assert world.worked.count("quantize:default") == 1
+
+
+def test_a_job_that_vanishes_after_its_work_is_not_run_again() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.reconcile()
+    world.end(job.name)
+    del world.jobs[job.name]
+    world.created.clear()
+    world.settle()
+    assert world.created[0] == "resolve"
+    assert "quantize:default" not in world.created
+    assert world.worked.count("quantize:default") == 1
+
+
+def test_a_complete_job_without_a_readable_result_sends_resolve_and_never_the_stage() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.lose_result(job.name)
+    world.created.clear()
+    world.settle()
+    assert world.created[0] == "resolve"
+    assert "quantize:default" not in world.created
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_a_complete_job_whose_result_the_store_lacks_stalls_instead_of_running_for_ever() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.lose_result(job.name)
+    world.store.pop(job.input_hash)
+    world.settle()
+    assert world.condition("Stalled") == ("True", "StageCrashed")
+    assert world.created.count("quantize:default") == 1
+    world.ask_for_a_retry()
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        StageResult(stage=Stage.QUANTIZE, input_hash="sha256:other", digest="sha256:" + "0" * 64),
+        StageResult(stage=Stage.MERGE, input_hash="", digest="sha256:" + "0" * 64),
+    ],
+    ids=["of other inputs", "of another stage"],
+)
+def test_a_result_that_is_not_of_this_very_work_is_not_taken(forged: StageResult) -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.end(job.name)
+    truth = world.store[job.input_hash].digest
+    world.jobs[job.name] = replace(world.jobs[job.name], outcome=forged)
+    world.settle()
+    assert world.stage("quantize")["digest"] == truth
+
+
+def test_a_view_without_the_new_job_creates_it_under_the_same_name() -> None:
+    world = World()
+    before = world.observe()
+    created = [a for a in world.reconcile().actions if hasattr(a, "request")]
+    blind = replace(world.observe(), jobs=before.jobs)
+    again = [a for a in plan(blind, SETTINGS, world.now).actions if hasattr(a, "request")]
+    assert [a.name for a in again] == [a.name for a in created]
+
+
+def test_a_new_attempt_of_a_probe_takes_the_lowest_free_number() -> None:
+    world = World()
+    world.contents["s3://models/adapter"] = "missing"
+    world.reconcile()
+    first = world.end_stage("resolve")
+    world.rest()
+    world.now += 31
+    world.reconcile()
+    (second,) = world.unfinished_jobs()
+    assert second != first
+    assert list(world.jobs) == [second], "the failed one is deleted beside"
+    world.end_stage("resolve")
+    world.rest()
+    world.now += 61
+    world.reconcile()
+    assert world.unfinished_jobs() == [first]
+
+
+def test_every_prefix_of_every_plan_may_be_cut_off_by_a_crash() -> None:
+    reference = serving_world()
+    for crash_at in range(40):
+        world = World()
+        for look in range(crash_at):
+            if world.reconcile().actions or look % 2:
+                world.step_forward()
+        actions = len(world.plan().actions)
+        for prefix in range(actions + 1):
+            world.reconcile_and_crash(prefix)
+        world.settle()
+        assert world.worked == reference.worked
+        assert world.status["summary"] == reference.status["summary"]
+        assert world.selected == reference.selected
