@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, get_session
 
 from lora_api.jobcontract import Reason
 from lora_api.spec import Connection
@@ -77,12 +77,12 @@ class HubSource:
         """A ranged GET."""
         end = "" if length is None else str(start + length - 1)
         with self._explained(), self._get(path, {"Range": f"bytes={start}-{end}"}) as answer:
-            if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if answer.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
                 return b""
             self._check(answer, path)
             data = answer.read()
             # A mirror may ignore the range and send everything.
-            if answer.status_code == httpx.codes.OK:
+            if answer.status_code == httpx2.codes.OK:
                 data = data[start : None if length is None else start + length]
             return data
 
@@ -109,7 +109,7 @@ class HubSource:
             )
 
     @contextmanager
-    def _get(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def _get(self, path: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
         url = hf_hub_url(
             self._repository,
             self._absolute(path),
@@ -117,19 +117,19 @@ class HubSource:
             revision=self.revision(),
             endpoint=self._endpoint,
         )
-        with httpx.stream(
+        with get_session().stream(
             "GET",
             url,
             headers=self._headers | {"Accept-Encoding": "identity"} | headers,
-            follow_redirects=True,  # to the CDN; httpx drops the token on another host
+            follow_redirects=True,  # to the CDN; httpx2 drops the token on another host
             timeout=_TIMEOUT_SECONDS,
         ) as answer:
             yield answer
 
-    def _check(self, answer: httpx.Response, path: str) -> None:
-        if answer.status_code == httpx.codes.NOT_FOUND:
+    def _check(self, answer: httpx2.Response, path: str) -> None:
+        if answer.status_code == httpx2.codes.NOT_FOUND:
             raise ObjectMissing(path)
-        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if answer.status_code in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
             raise self._denied(answer.status_code)
         answer.raise_for_status()
 
@@ -165,9 +165,9 @@ class HubSource:
             raise self._not_found(error) from error
         except HfHubHTTPError as error:
             raise self._failed(error.response.status_code) from error
-        except httpx.HTTPStatusError as error:
+        except httpx2.HTTPStatusError as error:
             raise self._failed(error.response.status_code) from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Waiting(
                 Reason.STORE_UNREACHABLE,
                 f"no answer from {self._endpoint} for {self.uri} ({type(error).__name__}); "

@@ -1,0 +1,200 @@
+"""Sources on a hub: a small server that answers as the Hugging Face Hub does.
+
+The answers have the form of the hub's API (`/api/models/ORG/NAME/revision/REV?blobs=true`) and of
+its `resolve` URLs, ranges included.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_api.jobcontract import CREDENTIALS_DIR_ENV, Reason
+from lora_api.spec import Connection
+from lora_jobs.errors import Waiting
+from lora_jobs.sources.compatibility import read_shapes
+from lora_jobs.sources.fetching import fetch_source
+from lora_jobs.sources.place import Source, open_source, pin_source
+from lora_jobs.sources.selection import SourceKind
+from tinyfiles import write_base
+
+TOKEN = "hf_secret"
+REPOSITORY = "org/base"
+
+
+class Hub:
+    """One private or public repository with a `main` that can move."""
+
+    def __init__(self, folder: Path) -> None:
+        self.commits: dict[str, dict[str, bytes]] = {}
+        self.main = ""
+        self.private = False
+        self.commit(folder)
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def commit(self, folder: Path) -> str:
+        files = {p.name: p.read_bytes() for p in folder.iterdir()}
+        whole = b"".join(name.encode() + content for name, content in sorted(files.items()))
+        self.main = hashlib.sha1(whole).hexdigest()
+        self.commits[self.main] = files
+        return self.main
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        if self.private and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.send(request, 401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if path.startswith(f"/api/models/{REPOSITORY}"):
+            revision = path.removeprefix(f"/api/models/{REPOSITORY}").removeprefix("/revision/")
+            commit = self.main if revision in ("", "main") else revision
+            if commit not in self.commits:
+                return self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return self.send(request, 200, json.dumps(self.info(commit)).encode())
+        start = f"/{REPOSITORY}/resolve/"
+        if not path.startswith(start):
+            return self.send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        commit, _, name = path.removeprefix(start).partition("/")
+        content = self.commits[commit].get(name)
+        if content is None:
+            return self.send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
+        wanted = request.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        first, last = int(wanted[0]), int(wanted[1] or len(content) - 1)
+        return self.send(request, 206, content[first : last + 1])
+
+    def info(self, commit: str) -> dict[str, Any]:
+        siblings = []
+        for name, content in self.commits[commit].items():
+            entry: dict[str, Any] = {
+                "rfilename": name, "size": len(content),
+                "blobId": hashlib.sha1(b"blob" + content).hexdigest(),
+            }  # fmt: skip
+            if name.endswith(".safetensors"):
+                entry["lfs"] = {
+                    "sha256": hashlib.sha256(content).hexdigest(), "size": len(content),
+                    "pointerSize": 134,
+                }  # fmt: skip
+            siblings.append(entry)
+        return {"_id": "1", "id": REPOSITORY, "modelId": REPOSITORY, "sha": commit,
+                "private": self.private, "tags": [], "siblings": siblings}  # fmt: skip
+
+    def send(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(body)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv(CREDENTIALS_DIR_ENV, str(tmp_path / "secrets"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    hub = Hub(write_base(tmp_path / "base"))
+    yield hub
+    hub.server.shutdown()
+
+
+def connection(hub: Hub, secret: bool = False) -> Connection:
+    kind: dict[str, Any] = {"endpoint": hub.endpoint}
+    if secret:
+        kind["secretRef"] = {"name": "hf-token"}
+    return Connection.model_validate({"name": "hub", "huggingFace": kind})
+
+
+def base(hub: Hub, revision: str = "", secret: bool = False) -> Source:
+    return open_source(f"hf://{REPOSITORY}", revision, connection(hub, secret))
+
+
+def waits(source: Source) -> Waiting:
+    with pytest.raises(Waiting) as caught:
+        pin_source(SourceKind.BASE, source)
+    assert TOKEN not in str(caught.value)
+    return caught.value
+
+
+def test_a_branch_is_pinned_to_its_commit_and_read_by_it_when_it_moves(
+    hub: Hub, tmp_path: Path
+) -> None:
+    first = hub.main
+    pin = pin_source(SourceKind.BASE, base(hub, "main"))
+    assert pin.revision == first
+    write_base(tmp_path / "base", hidden=16)
+    assert hub.commit(tmp_path / "base") != first
+    fetch_source(base(hub, pin.revision), pin, tmp_path / "fetched")
+    for name, content in hub.commits[first].items():
+        assert (tmp_path / "fetched" / name).read_bytes() == content
+
+
+def test_shapes_are_read_by_range(hub: Hub) -> None:
+    source = base(hub)
+    shapes = read_shapes(source, pin_source(SourceKind.BASE, source))
+    assert shapes["model.layers.0.self_attn.q_proj.weight"] == (8, 8)
+
+
+def test_bytes_that_are_not_the_listed_ones_are_refused(hub: Hub, tmp_path: Path) -> None:
+    source = base(hub)
+    pin = pin_source(SourceKind.BASE, source)
+    files = hub.commits[hub.main]
+    files["model.safetensors"] = files["model.safetensors"][:-1] + b"!"
+    with pytest.raises(Waiting) as caught:
+        fetch_source(base(hub, pin.revision), pin, tmp_path / "fetched")
+    assert caught.value.reason is Reason.SOURCE_CHANGED
+    assert not (tmp_path / "fetched").exists()
+
+
+def test_a_private_repository_needs_the_token_of_the_secret(hub: Hub, tmp_path: Path) -> None:
+    hub.private = True
+    assert waits(base(hub)).reason is Reason.ACCESS_DENIED
+    with pytest.raises(Waiting) as caught:
+        base(hub, secret=True)
+    assert caught.value.reason is Reason.CREDENTIALS_MISSING
+    (tmp_path / "secrets/hub").mkdir(parents=True)
+    (tmp_path / "secrets/hub/HF_TOKEN").write_text(f"{TOKEN}\n")
+    source = base(hub, secret=True)
+    fetch_source(source, pin_source(SourceKind.BASE, source), tmp_path / "fetched")
+
+
+def test_a_missing_revision_is_not_found(hub: Hub) -> None:
+    refusal = waits(base(hub, "v9"))
+    assert refusal.reason is Reason.SOURCE_NOT_FOUND
+    assert "at revision v9" in str(refusal)
+
+
+def test_a_missing_repository_is_not_found(hub: Hub) -> None:
+    refusal = waits(open_source("hf://org/absent", "", connection(hub)))
+    assert refusal.reason is Reason.SOURCE_NOT_FOUND
+
+
+def test_a_hub_that_does_not_answer_is_unreachable(hub: Hub) -> None:
+    hub.server.shutdown()
+    hub.server.server_close()
+    assert waits(base(hub)).reason is Reason.STORE_UNREACHABLE
+
+
+def test_a_name_without_an_organisation_is_refused(hub: Hub) -> None:
+    with pytest.raises(Waiting, match="is not hf://ORGANISATION/NAME"):
+        open_source("hf://base", "", connection(hub))
