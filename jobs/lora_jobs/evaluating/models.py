@@ -1,7 +1,9 @@
 """Models as Transformers and PEFT load them: one at a time, from local files, no remote code.
 
 One runtime for all conditions, so that a difference between two of them is the model's and not the
-engine's. The quantized model is loaded through optimum by gptqmodel's kernels.
+engine's. The quantized model is loaded by Transformers through gptqmodel, and its weights are then
+widened to the 16-bit type that its layers compute in: what 4-bit kernels do block by block, without
+their own rounding, and on a CPU several times faster.
 """
 
 import gc
@@ -17,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.pretrained import read_config
 from lora_jobs.torchruntime import prepare, quiet_stdout
 
 
@@ -43,12 +46,13 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                **_quantized_loading(folder),
             )
+            widen_quantized_layers(model.eval())
     except (OSError, ValueError, KeyError) as error:
         raise Refused(
             Reason.INVALID_INPUT, f"Transformers cannot load {folder.name}: {error}"
         ) from error
-    model.eval()
     try:
         yield model
     finally:
@@ -56,6 +60,33 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
         gc.collect()
         if on_accelerator:
             torch.cuda.empty_cache()
+
+
+def _quantized_loading(folder: Path) -> dict[str, Any]:
+    """For a quantized model, the loader whose layers can be widened on every device."""
+    quantization = read_config(folder).get("quantization_config")
+    if not quantization:
+        return {}
+    from transformers import GPTQConfig
+
+    warnings.filterwarnings("ignore", message="You passed `quantization_config`")
+    return {"quantization_config": GPTQConfig(bits=quantization["bits"], backend="gptq_torch")}
+
+
+def widen_quantized_layers(model: Any) -> None:
+    """Put a plain linear layer in the place of every 4-bit one, with the weights it stands for."""
+    for name, layer in list(model.named_modules()):
+        if not hasattr(layer, "qweight"):
+            continue
+        # From the class: the loader has put a compiled version on the instance.
+        weight = type(layer).dequantize_weight(layer).T
+        linear = torch.nn.Linear(
+            weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta"
+        )
+        linear.weight = torch.nn.Parameter(weight.to(model.dtype).contiguous(), False)
+        if layer.bias is not None:
+            linear.bias = torch.nn.Parameter(layer.bias.to(model.dtype), False)
+        model.set_submodule(name, linear)
 
 
 def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
