@@ -156,7 +156,7 @@ class StageRequest(ApiModel):
     spec: dict[str, Any] | None = None
     """resolve: the object's spec. report and publish: the same, for the record."""
     default_image: str = ""
-    """resolve: the serving image to pin when the spec names none."""
+    """resolve: the serving image to pin when the spec names none. report: the pinned one."""
     judgement: Judgement | None = None
     """report, publish: what was decided."""
     run_id: str = ""

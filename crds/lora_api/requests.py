@@ -41,12 +41,11 @@ class StageRequests:
         return self._request(call, sources, spec=self.document, default_image=default_image)
 
     def work(self, call: StageCall, pins: Mapping[str, PinnedSource]) -> StageRequest:
-        """One working stage, told of the sources among its parents."""
-        sources = {name: pin for name, pin in pins.items() if name in call.parents}
+        """One working stage. It is told of every source: sets are checked against each other."""
         limits = {}
         if call.stage is Stage.BENCHMARK:
             limits["maxDuration"] = self.spec.benchmark.max_duration
-        return self._request(call, sources, limits=limits)
+        return self._request(call, pins, limits=limits)
 
     def record(
         self, stage: Stage, line: Line, pins: Mapping[str, PinnedSource], image: str

@@ -109,10 +109,10 @@ def _under_way(view: View, run: Run, missing: StageCall) -> Run:
 
 def _concluded(view: View, run: Run) -> Run:
     """Report on every verdict; publish what may roll out."""
-    line, pins = run.line, run.resolution.pins
+    line, pins, image = run.line, run.resolution.pins, run.resolution.image
     assert line is not None  # it is measured
     assert line.judgement is not None
-    report = _follow_report(view, report_request(view, line, line.judgement, run.id, pins))
+    report = _follow_report(view, report_request(view, line, line.judgement, run.id, pins, image))
     if line.release is None or not _report_is_over(report):
         return replace(run, report=report)
     request = publish_request(view, line, line.release, line.judgement, run.id, pins)

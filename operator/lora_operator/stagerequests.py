@@ -29,13 +29,17 @@ def resolve_request(view: View, call: StageCall) -> StageRequest:
 
 
 def stage_request(view: View, call: StageCall, pins: Iterable[PinStatus]) -> StageRequest:
-    """Do one working stage on pinned inputs."""
-    sources = {n: s for n, s in _pinned(view, pins).items() if n in call.parents}
-    return _request(view, call, sources)
+    """Do one working stage. It is told of every source: sets are checked against each other."""
+    return _request(view, call, _pinned(view, pins))
 
 
 def report_request(
-    view: View, line: Line, judgement: Judgement, run_id: str, pins: Iterable[PinStatus]
+    view: View,
+    line: Line,
+    judgement: Judgement,
+    run_id: str,
+    pins: Iterable[PinStatus],
+    image: str,
 ) -> StageRequest:
     """Write the report of a judged run, whatever the verdict."""
     call = StageCall(
@@ -45,7 +49,12 @@ def report_request(
     )
     request = _request(view, call, _pinned(view, pins))
     return request.model_copy(
-        update={"spec": view.spec.to_json(), "judgement": judgement, "run_id": run_id}
+        update={
+            "spec": view.spec.to_json(),
+            "judgement": judgement,
+            "run_id": run_id,
+            "default_image": image,
+        }
     )
 
 

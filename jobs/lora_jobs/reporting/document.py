@@ -1,0 +1,137 @@
+"""What the report says. Pure: from a walked line to a JSON document, no numbers of its own.
+
+`schemaVersion` is raised when a field changes its meaning or goes; new fields may come at any time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_api.gates import (
+    BASE,
+    CONDITIONS,
+    DYNAMIC,
+    MERGED,
+    QUANTIZED,
+    TASK_NLL,
+    Judgement,
+    Measurements,
+    MissingMeasurement,
+    Verdict,
+    number,
+)
+from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.runtimes import Runtime
+from lora_jobs.conditiontable import condition_rows
+
+SCHEMA_VERSION = 1
+CPU_ONLY = (
+    "Measured on CPUs. There 4-bit weights are slower than 16-bit ones; they pay on accelerators."
+)
+
+
+def report_document(
+    *,
+    name: str,
+    run_id: str,
+    judgement: Judgement,
+    measurements: Measurements,
+    done: Sequence[tuple[StageCall, StageResult]],
+    candidate: str,
+    sources: Mapping[str, Any],
+    spec: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The whole report.
+
+    Args:
+        name: The object, as namespace/name.
+        run_id: Identity of the run's inputs.
+        judgement: What was decided.
+        measurements: Decimal strings by metric and condition.
+        done: Every finished stage in order, all candidates among them.
+        candidate: The chosen recipe, or the last that was tried.
+        sources: What was pinned, by name.
+        spec: The spec that was judged.
+    """
+    benchmark = next((c.parameters for c, _ in done if c.stage is Stage.BENCHMARK), {})
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "name": name,
+        "runId": run_id,
+        "verdict": judgement.verdict.value,
+        "sentence": sentence(judgement),
+        "candidate": candidate,
+        "artifact": _artifact(done, candidate),
+        "conditions": list(CONDITIONS),
+        "table": [row._asdict() for row in condition_rows(measurements)],
+        "attribution": attribution(measurements),
+        "gates": [gate.to_json() for gate in judgement.gates],
+        "caveats": _caveats(benchmark),
+        "measurements": measurements,
+        "stages": [_stage(call, result) for call, result in done],
+        "sources": dict(sources),
+        "spec": dict(spec),
+    }
+
+
+def sentence(judgement: Judgement) -> str:
+    """The verdict and its reason in one line."""
+    match judgement.verdict:
+        case Verdict.PASSED:
+            return f"All enforced gates passed ({judgement.summary}): this model may serve."
+        case Verdict.FAILED:
+            worst = [g for g in judgement.failed if g.verdict is Verdict.FAILED]
+            said = "; ".join(f"{g.name} is {g.observed}, its limit {g.limit}" for g in worst)
+            return f"It does not serve: {said}."
+        case _:
+            said = "; ".join(f"{g.name}: {g.message or g.verdict.value}" for g in judgement.failed)
+            return f"It does not serve, for it could not be judged: {said or 'no gate applies'}."
+
+
+def attribution(measurements: Measurements) -> str:
+    """Where the task's negative log-likelihood comes from, in nats per token; may be empty."""
+    try:
+        base, merged, quantized = (
+            float(number(measurements, TASK_NLL, c)) for c in (BASE, MERGED, QUANTIZED)
+        )
+    except MissingMeasurement:
+        return ""
+    said = [f"the adapter gains {base - merged:+.3f} nats per token"]
+    if measurements[TASK_NLL].get(DYNAMIC):
+        dynamic = float(number(measurements, TASK_NLL, DYNAMIC))
+        said.append(f"merging costs {merged - dynamic:+.4f}")
+    said.append(f"4 bits cost {quantized - merged:+.4f}")
+    if base > merged:
+        said.append(f"{(base - quantized) / (base - merged):.1%} of the gain is kept")
+    return ", ".join(said) + "."
+
+
+def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> str:
+    made = [r.digest for c, r in done if c.stage is Stage.QUANTIZE and c.candidate == candidate]
+    return made[-1] if made else ""
+
+
+def _caveats(benchmark: Mapping[str, Any]) -> list[str]:
+    caveats = []
+    if benchmark.get("accelerator") == "None":
+        caveats.append(CPU_ONLY)
+    if benchmark.get("runtime") == Runtime.TRANSFORMERS:
+        caveats.append(
+            "The Transformers runtime streams without token counts: speed counts what was received."
+        )
+    if not benchmark:
+        caveats.append("Speed was not measured: the model was rejected on quality before.")
+    return caveats
+
+
+def _stage(call: StageCall, result: StageResult) -> dict[str, Any]:
+    return {
+        "stage": call.stage.value,
+        "candidate": call.candidate,
+        "inputHash": call.input_hash,
+        "parameters": call.parameters,
+        "parents": call.parents,
+        "digest": result.digest,
+        "message": result.message,
+        "notes": result.notes,
+        "seconds": result.seconds,
+    }

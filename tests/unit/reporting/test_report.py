@@ -1,0 +1,107 @@
+"""The report says what was measured and decided, and nothing else."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from builders import measurements, spec_document
+from lora_api.gates import Measurements, judge
+from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.spec import Gates
+from lora_jobs.reporting.document import attribution, report_document
+from lora_jobs.reporting.render import render, to_html
+
+
+def document(rows: Measurements | None = None, **changes: Any) -> dict[str, Any]:
+    quality, speed = measurements()
+    rows = quality | speed if rows is None else rows
+    call = StageCall(
+        stage=Stage.BENCHMARK, parameters={"accelerator": "None", "runtime": "Transformers"}
+    )
+    result = StageResult(stage=Stage.BENCHMARK, input_hash=call.input_hash, notes={"cpu": "x"})
+    known: dict[str, Any] = {
+        "name": "team/<demo>",
+        "run_id": "0123abcd",
+        "judgement": judge(Gates(), rows),
+        "measurements": rows,
+        "done": [(call, result)],
+        "candidate": "default",
+        "sources": {"base": {"uri": "s3://m/base", "digest": "sha256:1"}},
+        "spec": spec_document(),
+    }
+    return report_document(**(known | changes))
+
+
+class Page(HTMLParser):
+    """What a page asks for, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.asks_for: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.asks_for += [v or "" for k, v in attrs if k in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_verdict_every_gate_and_every_row() -> None:
+    report = document()
+    page = Page(to_html(report))
+    assert "Passed" in page.text
+    for gate in report["gates"]:
+        assert gate["name"] in page.text
+        assert gate["limit"] in page.text
+    for row in report["table"]:
+        assert row["label"] in page.text
+        assert all(cell in page.text for cell in row["cells"])
+
+
+def test_the_page_is_one_file_that_asks_for_nothing() -> None:
+    html = to_html(document())
+    assert Page(html).asks_for == []
+    assert not re.search(r"url\(|@import|<script", html)
+
+
+def test_what_users_write_is_text_and_never_markup() -> None:
+    assert "<demo>" not in to_html(document())
+
+
+def test_a_failed_gate_is_named_in_the_first_sentence() -> None:
+    quality, speed = measurements()
+    quality["Perplexity/task"]["quantized"] = "9.9"
+    report = document(quality | speed)
+    assert report["verdict"] == "Failed"
+    assert "taskQuality is +34.0%, its limit <= +5%" in report["sentence"]
+
+
+def test_a_missing_number_is_said_and_shown_as_a_dash() -> None:
+    quality, _ = measurements()
+    report = document(quality, done=[])
+    assert report["verdict"] == "Error"
+    assert "was not measured" in report["sentence"]
+    ttft = next(row for row in report["table"] if row["label"].startswith("TTFT"))
+    assert set(ttft["cells"]) == {"-"}
+
+
+def test_cpu_numbers_say_cpu() -> None:
+    assert "CPU" in Page(to_html(document())).text
+
+
+def test_the_attribution_adds_up() -> None:
+    quality, _ = measurements()
+    assert attribution(quality) == (
+        "the adapter gains +1.000 nats per token, merging costs +0.0000, "
+        "4 bits cost +0.0100, 99.0% of the gain is kept."
+    )
+    assert attribution({}) == ""
+
+
+def test_rendering_writes_both_files(tmp_path: Path) -> None:
+    as_json, as_html = render(document(), tmp_path / "report")
+    assert as_json.read_text().startswith("{")
+    assert as_html.read_text().startswith("<!doctype html>")
