@@ -131,7 +131,7 @@ class PinnedSource(ApiModel):
     revision: str = ""
     connection: str = ""
     key: str = ""
-    """Where the full pin (file list) stands in the store: `layout.pin(name, key)`."""
+    """`layout.pin_key` of it; the full pin (file list) stands at `layout.pin(name, key)`."""
     digest: str = ""
 
 

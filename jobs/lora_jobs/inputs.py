@@ -6,8 +6,9 @@ folder belongs to one run; an artifact found there is hashed again all the same.
 
 from pathlib import Path
 
+from lora_api import layout
 from lora_api.digests import short
-from lora_api.jobcontract import PinnedSource, Reason, StageRequest
+from lora_api.jobcontract import Reason, StageRequest
 from lora_jobs.connections import find_connection
 from lora_jobs.context import ReportProgress
 from lora_jobs.errors import Waiting
@@ -36,11 +37,12 @@ class StoreInputs:
         folder = self._folder / f"{name}-{short(wanted, 16)}"
         if folder.is_dir():
             return folder
-        pin = _read_pin(self._store, pinned)
+        key = layout.pin(self._request.run.name, pinned.key)
+        pin = _read_pin(self._store, key, pinned.uri)
         if pin.digest != wanted:
             raise Waiting(
                 Reason.DIGEST_MISMATCH,
-                f"the pin of {pinned.uri} in {self._store.uri(pinned.key)} is {pin.digest}, not "
+                f"the pin of {pinned.uri} in {self._store.uri(key)} is {pin.digest}, not "
                 f"{wanted}; set spec.refresh to a new value to resolve it again",
             )
         connection = find_connection(self._request.connections, pinned.connection)
@@ -62,15 +64,15 @@ class StoreInputs:
         return folder
 
 
-def _read_pin(store: ObjectStore, pinned: PinnedSource) -> Pin:
+def _read_pin(store: ObjectStore, key: str, uri: str) -> Pin:
     try:
-        pin = Pin.model_validate(read_json(store, pinned.key))
+        pin = Pin.model_validate(read_json(store, key))
         if pin.is_consistent():
             return pin
     except ValueError:
         pass
     raise Waiting(
         Reason.SOURCE_NOT_FOUND,
-        f"the pin of {pinned.uri} is not readable at {store.uri(pinned.key)}; set spec.refresh to "
-        "a new value to resolve it again",
+        f"the pin of {uri} is not readable at {store.uri(key)}; set spec.refresh to a new value to "
+        "resolve it again",
     )

@@ -33,9 +33,9 @@ from lora_api.jobcontract import (
     parse_outcome,
 )
 from lora_api.line import Line, walk
-from lora_api.requests import StageRequests
 from lora_jobs.connections import LOCAL_RUN_ENV
 from lora_jobs.errors import Refused, Waiting
+from lora_jobs.localrequests import StageRequests
 from lora_jobs.manifest import Manifest
 from lora_jobs.runner import REUSED
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import RunReference, StageResult, StoreReference
-from lora_api.requests import StageRequests
 from lora_api.spec import parse_spec
+from lora_jobs.localrequests import StageRequests
 from lora_jobs.runner import run_request
 
 

@@ -40,14 +40,14 @@ class Resolved:
     """One source and what it stands for.
 
     Attributes:
-        pin_key: Where the pin stands, or will.
+        key: Identity of the reference; the pin stands at `layout.pin(name, key)`.
         is_new: Resolved just now; False when an earlier run pinned it.
     """
 
     requested: PinnedSource
     source: Source
     pin: Pin
-    pin_key: str
+    key: str
     is_new: bool
 
 
@@ -69,7 +69,7 @@ def _resolve(context: StageContext) -> StageResult:
     store = open_store(request.store, request.connections)
     resolved = _resolve_sources(context, spec, store)
     _check(resolved)
-    resolved = {name: _pinned(store, found) for name, found in resolved.items()}
+    resolved = {name: _pinned(store, request.run.name, found) for name, found in resolved.items()}
     image = spec.serving.image or _pinned_image(store, request, spec.serving.runtime)
     pins = {name: found.pin.digest for name, found in resolved.items()}
     line = walk(spec, request.run.name, pins, image, lambda call: read_action(store, call))
@@ -105,20 +105,20 @@ def _resolve_sources(context: StageContext, spec: Spec, store: ObjectStore) -> d
 def _resolve_source(
     request: StageRequest, store: ObjectStore, name: str, requested: PinnedSource, refresh: str
 ) -> Resolved:
-    kind, owner = SourceKind.of(name), request.run.name
+    kind = SourceKind.of(name)
     connection = find_connection(request.connections, requested.connection)
     if requested.uri.startswith("file://"):
         source = open_source(requested.uri, "", connection)
         pin = pin_source(kind, source)
         by_content = layout.pin_key("file", "", requested.uri, pin.digest, refresh)
-        return Resolved(requested, source, pin, layout.pin(owner, by_content), is_new=True)
-    key = layout.pin(owner, requested.key)
-    earlier = _read_pin(store, key)
+        return Resolved(requested, source, pin, by_content, is_new=True)
+    earlier = _read_pin(store, layout.pin(request.run.name, requested.key))
     # An earlier pin is read by its commit: the branch may have moved since.
     source = open_source(
         requested.uri, earlier.revision if earlier else requested.revision, connection
     )
-    return Resolved(requested, source, earlier or pin_source(kind, source), key, not earlier)
+    pin = earlier or pin_source(kind, source)
+    return Resolved(requested, source, pin, requested.key, is_new=not earlier)
 
 
 def _read_pin(store: ObjectStore, key: str) -> Pin | None:
@@ -158,11 +158,12 @@ def _check_disjoint(seen: Pin, held_out: Pin) -> None:
         )
 
 
-def _pinned(store: ObjectStore, found: Resolved) -> Resolved:
+def _pinned(store: ObjectStore, owner: str, found: Resolved) -> Resolved:
     """Write a new pin; when somebody else was quicker, theirs holds."""
     if not found.is_new:
         return found
-    standing = create_or_adopt_json(store, found.pin_key, found.pin.to_json())
+    key = layout.pin(owner, found.key)
+    standing = create_or_adopt_json(store, key, found.pin.to_json())
     return replace(found, pin=Pin.model_validate(standing))
 
 
@@ -197,7 +198,7 @@ def _result(
     pins = {
         name: found.requested.model_copy(
             update={
-                "key": found.pin_key,
+                "key": found.key,
                 "digest": found.pin.digest,
                 "revision": found.pin.revision,
             }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_api import layout
 from lora_api.jobcontract import ExitCode, Reason, Stage, StageResult
 from lora_api.line import walk
 from lora_api.spec import parse_spec
@@ -55,7 +56,7 @@ def test_every_source_gets_a_pin_that_stands_in_the_store(world: World) -> None:
     assert set(result.pins) == {"base", "adapter0", "calibration0", "task"}
     scope = world.store.below("team")
     for pin in result.pins.values():
-        content = scope.read(pin.key)
+        content = scope.read(layout.pin("demo", pin.key))
         assert content is not None
         assert json.loads(content.data)["digest"] == pin.digest
 
@@ -86,7 +87,7 @@ def test_a_sharded_base_is_taken_by_its_index(world: World) -> None:
     write_base(world.sources / "base", shards=2)
     (world.sources / "base" / "consolidated.safetensors").write_bytes(b"the same weights again")
     pin = world.resolve().pins["base"]
-    content = world.store.below("team").read(pin.key)
+    content = world.store.below("team").read(layout.pin("demo", pin.key))
     assert content is not None
     names = [f["path"] for f in json.loads(content.data)["files"]]
     assert "consolidated.safetensors" not in names

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from localruns import LocalSetting
+from lora_api import layout
 from lora_api.digests import digest_of
 from lora_api.jobcontract import (
     REQUEST_ENV,
@@ -141,7 +142,7 @@ def test_no_request_is_a_usage_error(job: Job, text: str) -> None:
 
 
 def test_a_tampered_pin_is_not_followed(job: Job) -> None:
-    key = job.request.sources["base"].key
+    key = layout.pin("demo", job.request.sources["base"].key)
     pin = job.setting.folder / "store/team" / key
     document = json.loads(pin.read_text())
     document["files"][0]["sha256"] = "0" * 64

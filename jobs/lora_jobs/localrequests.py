@@ -1,13 +1,13 @@
-"""What a stage program is asked: the one way from a spec to a `StageRequest`. Pure.
+"""What the local run asks each stage program: from a spec and a line to a `StageRequest`. Pure.
 
-The operator puts these into Jobs and the local run into child processes, so that both ask for the
-same work with the same words.
+The operator's `stagerequests` says the same of what it observed, so that both ask for equal work.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lora_api.gates import gates_hash
 from lora_api.jobcontract import (
     PinnedSource,
     RunReference,
@@ -42,21 +42,18 @@ class StageRequests:
 
     def work(self, call: StageCall, pins: Mapping[str, PinnedSource]) -> StageRequest:
         """One working stage. It is told of every source: sets are checked against each other."""
-        limits = {}
-        if call.stage is Stage.BENCHMARK:
-            limits["maxDuration"] = self.spec.benchmark.max_duration
-        return self._request(call, pins, limits=limits)
+        return self._request(call, pins)
 
     def record(
         self, stage: Stage, line: Line, pins: Mapping[str, PinnedSource], image: str
     ) -> StageRequest:
         """`report` or `publish` of a judged line; `image` is the pinned serving image."""
-        digests = {name: pin.digest for name, pin in pins.items()}
         assert line.judgement is not None  # there is nothing to record before it
+        run = run_id(self.spec, {name: pin.digest for name, pin in pins.items()}, image)
         call = StageCall(
             stage=stage,
-            parents=digests,
-            parameters={"judgement": line.judgement.to_json(), "image": image},
+            parents={done.stage.value: done.input_hash for done, _ in line.done},
+            parameters={"run": run, "gates": gates_hash(self.spec.gates)},
         )
         return self._request(
             call,
@@ -64,7 +61,7 @@ class StageRequests:
             spec=self.document,
             default_image=image,
             judgement=line.judgement,
-            run_id=run_id(self.spec, digests, image),
+            run_id=run,
             release=line.release,
         )
 
@@ -77,5 +74,6 @@ class StageRequests:
             store=self.store,
             connections=connections_of(self.spec, sources.values()),
             sources=dict(sources),
+            limits={"maxDuration": self.spec.benchmark.max_duration},
             **more,
         )
