@@ -165,8 +165,15 @@ def _given_up(entry: StageStatus, target: ObservedDeployment) -> BringUp:
 
 
 def _all_ready(view: View, d: ObservedDeployment) -> bool:
-    counts = {d.replicas, d.updated_replicas, d.ready_replicas}
-    return d.observed_current and d.available and counts == {view.spec.serving.replicas}
+    """Whether just the pods asked for are there, all Ready and of what was last applied.
+
+    Pods are counted, for a Deployment's numbers mix old and new ones during a rolling update.
+    """
+    asked = view.spec.serving.replicas
+    pods = [p for p in d.pods if not p.deleting and p.phase not in ("Failed", "Succeeded")]
+    is_applied = d.observed_current and d.available and d.replicas == asked
+    is_complete = d.updated_replicas == d.ready_replicas == len(pods) == asked
+    return is_applied and is_complete and all(p.ready for p in pods)
 
 
 def _is_selected(view: View, d: ObservedDeployment) -> bool:

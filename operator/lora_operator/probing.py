@@ -97,8 +97,10 @@ def _done(entry: StageStatus, jobs: list[ObservedJob]) -> Step:
 
 def _is_on_record(entry: StageStatus, job: ObservedJob, again: bool) -> bool:
     """Whether status already tells this Job's outcome."""
-    has_outcome = again or entry.state is StageState.FAILED or is_backing_off(entry)
-    return has_outcome and entry.job == job.name
+    if again or entry.state is StageState.FAILED or is_backing_off(entry):
+        return entry.job == job.name
+    # A new attempt is on record, so what has ended under another name is older.
+    return bool(entry.job) and entry.job != job.name and (job.complete or job.failed)
 
 
 def _newest(jobs: list[ObservedJob]) -> ObservedJob | None:

@@ -2,7 +2,7 @@
 
 It is no stand-in for Kubernetes: it knows only what a plan can see. Its laws are those that the
 planner relies on: names are unique, deletes are by uid, a result lies in the store before its Job
-is complete, and status is written after all actions.
+is complete, and status is written before the actions.
 """
 
 from collections.abc import Callable, Mapping
@@ -124,14 +124,20 @@ class World:
         return plan(self.observe(), SETTINGS, self.now)
 
     def reconcile(self) -> Plan:
-        """Plan, carry out, write status."""
+        """Plan, write status, carry out."""
         made = self.plan()
-        self.carry_out(made, len(made.actions))
         self.write_status(made)
+        self.carry_out(made, len(made.actions))
         return made
 
     def reconcile_and_crash(self, actions: int) -> None:
-        """Plan and carry out so many actions only; status is not written."""
+        """Plan, write status, and carry out so many actions only."""
+        made = self.plan()
+        self.write_status(made)
+        self.carry_out(made, actions)
+
+    def reconcile_without_status(self, actions: int) -> None:
+        """Plan and carry out so many actions; the status is lost."""
         self.carry_out(self.plan(), actions)
 
     def carry_out(self, made: Plan, actions: int) -> None:

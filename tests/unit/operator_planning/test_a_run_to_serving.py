@@ -93,7 +93,7 @@ def test_each_job_is_told_all_it_needs() -> None:
     assert [c.name for c in resolve.connections] == ["models"]
     merge = by_stage["merge"]
     assert set(merge.sources) == set(resolve.sources)
-    assert all(s.digest == merge.call.parents[name] for name, s in merge.sources.items())
+    assert all(merge.sources[name].digest == pin for name, pin in merge.call.parents.items())
     assert merge.sources["base"].key == resolve.sources["base"].key
     assert merge.limits == {"maxDuration": "2h"}
     report = by_stage["report"]

@@ -34,8 +34,10 @@ class Turmoil:
         self.world.reconcile()
 
     def crash_after_some_actions(self, choice: int) -> None:
-        made = self.world.plan()
-        self.world.carry_out(made, choice % (len(made.actions) + 1))
+        self.world.reconcile_and_crash(choice % 5)
+
+    def lose_the_status_after_some_actions(self, choice: int) -> None:
+        self.world.reconcile_without_status(choice % 5)
 
     def act_on_a_stale_view(self, choice: int) -> None:
         """Its status write fails on the resource version."""

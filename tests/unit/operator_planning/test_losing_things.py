@@ -1,10 +1,12 @@
 """Nothing finished runs again: not for a wiped status, a lost Job, a crash or a new object."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from lora_api.jobcontract import Stage, StageResult
+from lora_operator.actions import CreateJob
 from lora_operator.planning import plan
 from planning_world import SETTINGS, World, serving_world
 
@@ -124,9 +126,9 @@ def test_a_result_that_is_not_of_this_very_work_is_not_taken(forged: StageResult
 def test_a_view_without_the_new_job_creates_it_under_the_same_name() -> None:
     world = World()
     before = world.observe()
-    created = [a for a in world.reconcile().actions if hasattr(a, "request")]
+    created = [a for a in world.reconcile().actions if isinstance(a, CreateJob)]
     blind = replace(world.observe(), jobs=before.jobs)
-    again = [a for a in plan(blind, SETTINGS, world.now).actions if hasattr(a, "request")]
+    again = [a for a in plan(blind, SETTINGS, world.now).actions if isinstance(a, CreateJob)]
     assert [a.name for a in again] == [a.name for a in created]
 
 
@@ -148,7 +150,8 @@ def test_a_new_attempt_of_a_probe_takes_the_lowest_free_number() -> None:
     assert world.unfinished_jobs() == [first]
 
 
-def test_every_prefix_of_every_plan_may_be_cut_off_by_a_crash() -> None:
+@pytest.mark.parametrize("crash", [World.reconcile_and_crash, World.reconcile_without_status])
+def test_every_prefix_of_every_plan_may_be_cut_off(crash: Callable[[World, int], None]) -> None:
     reference = serving_world()
     for crash_at in range(40):
         world = World()
@@ -157,7 +160,7 @@ def test_every_prefix_of_every_plan_may_be_cut_off_by_a_crash() -> None:
                 world.step_forward()
         actions = len(world.plan().actions)
         for prefix in range(actions + 1):
-            world.reconcile_and_crash(prefix)
+            crash(world, prefix)
         world.settle()
         assert world.worked == reference.worked
         assert world.status["summary"] == reference.status["summary"]
