@@ -1,0 +1,139 @@
+"""GPTQ on a random Llama of two layers: equal bytes, nothing leaked, 16 bit where it belongs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_api.jobcontract import Progress, Reason
+from lora_jobs.datasets.records import read_records
+from lora_jobs.errors import Refused
+from lora_jobs.quantizing.rows import rows_for_model
+from lora_jobs.weightfiles import tensors_of, weights_bytes
+from stagecontexts import digest_of_folder
+from tinyllama import sentences, write_llama, write_texts
+
+pytestmark = pytest.mark.model
+
+GROUP_SIZE = 32
+MARKER = "Zyzzyva-7731"
+"""A word of the calibration set that is nowhere else."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("model") / "merged")
+
+
+@pytest.fixture(scope="module")
+def rows(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
+    texts = [f"{MARKER} {text}" for text in sentences(60)]
+    records = read_records(write_texts(tmp_path_factory.mktemp("data") / "c.jsonl", *texts))
+    return rows_for_model(model, [records], samples=16, sequence_length=64, seed=0)
+
+
+def quantized(model: Path, rows: list[list[int]], output: Path) -> tuple[Any, list[Progress]]:
+    from lora_jobs.quantizing.gptq import quantize_model
+
+    seen: list[Progress] = []
+    report = quantize_model(
+        model, rows, output, bits=4, group_size=GROUP_SIZE, damping="0.05", progress=seen.append
+    )
+    return report, seen
+
+
+@pytest.fixture(scope="module")
+def artifact(model: Path, rows: list[list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first") / "quantized"
+    quantized(model, rows, folder)
+    return folder
+
+
+def test_equal_inputs_give_equal_digests_and_other_inputs_do_not(
+    model: Path, rows: list[list[int]], artifact: Path, tmp_path: Path
+) -> None:
+    quantized(model, rows, tmp_path / "again" / "quantized")
+    assert digest_of_folder(tmp_path / "again" / "quantized") == digest_of_folder(artifact)
+    quantized(model, rows[:8], tmp_path / "other" / "quantized")
+    assert digest_of_folder(tmp_path / "other" / "quantized") != digest_of_folder(artifact)
+
+
+def test_no_file_holds_calibration_text_token_ids_or_paths(
+    artifact: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    ids = ", ".join(map(str, rows[0][:8]))
+    packed = ",".join(map(str, rows[0][:8]))
+    for file in artifact.rglob("*"):
+        content = file.read_bytes()
+        for leak in (MARKER, ids, packed, "/tmp/", "gptq-", str(tmp_path.parent)):
+            assert leak.encode() not in content, (file.name, leak)
+
+
+def test_embeddings_norms_and_head_keep_their_bytes(model: Path, artifact: Path) -> None:
+    before, after = tensors_of(model), tensors_of(artifact)
+    kept = before.keys() & after.keys()
+    assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= kept
+    for name in kept:
+        assert _bytes(after[name]) == _bytes(before[name]), name
+    gone = before.keys() - after.keys()
+    assert {f"{n.removesuffix('.weight')}.qweight" for n in gone} <= after.keys()
+    assert len(gone) == 14
+
+
+def _bytes(entry: Any) -> bytes:
+    with entry.file.open("rb") as file:
+        file.seek(entry.offset)
+        return bytes(file.read(entry.size))
+
+
+def test_the_config_says_what_engines_need_and_keeps_the_rest(model: Path, artifact: Path) -> None:
+    config = json.loads((artifact / "config.json").read_text())
+    quantization = config.pop("quantization_config")
+    assert config == json.loads((model / "config.json").read_text())
+    expected = {
+        "quant_method": "gptq", "bits": 4, "group_size": GROUP_SIZE, "desc_act": False,
+        "sym": True, "lm_head": False,
+    }  # fmt: skip
+    assert {name: quantization[name] for name in expected} == expected
+
+
+def test_tokenizer_template_and_generation_config_are_the_models(
+    model: Path, artifact: Path
+) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (artifact / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_the_report_tells_of_every_module_and_the_progress_of_every_layer(
+    model: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    report, seen = quantized(model, rows, tmp_path / "q")
+    assert [m.name for m in report.modules if "q_proj" in m.name] == [
+        "layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj",
+    ]  # fmt: skip
+    assert (len(report.modules), report.fallbacks) == (14, ())
+    assert {m.samples for m in report.modules} == {16 * 64} == {report.calibration_tokens}
+    assert [(p.done, p.total, p.unit) for p in seen] == [(1, 2, "layers"), (2, 2, "layers")]
+    # 4 bits, per group a 16-bit scale and a 4-bit zero point, per input column an index.
+    assert 4 + 20 / GROUP_SIZE < report.bits_per_weight < 5
+    assert weights_bytes(tmp_path / "q") < weights_bytes(model)
+
+
+def test_a_shape_that_does_not_divide_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = write_llama(tmp_path / "odd", intermediate=288)
+    with pytest.raises(Refused, match=r"down_proj has 288") as refused:
+        from lora_jobs.quantizing.gptq import quantize_model
+
+        quantize_model(
+            model, [[1] * 16], tmp_path / "q", bits=4, group_size=64, damping="0.05",
+            progress=lambda p: None,
+        )  # fmt: skip
+    assert refused.value.reason is Reason.INVALID_INPUT
+    assert not (tmp_path / "q").exists()
+
+
+def test_rows_longer_than_the_models_positions_are_refused(model: Path, tmp_path: Path) -> None:
+    records = read_records(write_texts(tmp_path / "c.jsonl", *sentences(5)))
+    with pytest.raises(Refused, match="256 positions"):
+        rows_for_model(model, [records], samples=1, sequence_length=512, seed=0)
