@@ -20,8 +20,9 @@ from lora_jobs.store.hashing import hash_file
 
 def digest_of_folder(folder: Path) -> str:
     """The artifact digest of a folder, or of one file."""
+    root = folder.parent if folder.is_file() else folder
     files = [folder] if folder.is_file() else [f for f in folder.rglob("*") if f.is_file()]
-    rows = [(str(f.relative_to(folder.parent)), hash_file(f)) for f in files]
+    rows = [(str(f.relative_to(root)), hash_file(f)) for f in files]
     return artifact_digest(FileDigest(path, h.size, h.sha256) for path, h in rows)
 
 

@@ -32,14 +32,22 @@ def test_the_first_record_decides_the_format(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     cases = {
         "text": ({"text": "a"}, RecordFormat.TEXT, TextRecord),
-        "pc": ({"prompt": "a", "completion": "b"}, RecordFormat.PROMPT_COMPLETION, CompletionRecord),
+        "pc": (
+            {"prompt": "a", "completion": "b"},
+            RecordFormat.PROMPT_COMPLETION,
+            CompletionRecord,
+        ),
         "chat": ({"messages": chat}, RecordFormat.MESSAGES, ConversationRecord),
         "chat-pc": (
             {"prompt": chat[:1], "completion": chat[1:]},
             RecordFormat.PROMPT_COMPLETION,
             ConversationRecord,
         ),
-        "most specific": ({"text": "x", "messages": chat}, RecordFormat.MESSAGES, ConversationRecord),
+        "most specific": (
+            {"text": "x", "messages": chat},
+            RecordFormat.MESSAGES,
+            ConversationRecord,
+        ),
     }  # fmt: skip
     for name, (row, expected, kind) in cases.items():
         found = read_records(lines(tmp_path / f"{name}.jsonl", row))

@@ -121,10 +121,10 @@ def test_the_report_tells_of_every_module_and_the_progress_of_every_layer(
 
 
 def test_a_shape_that_does_not_divide_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    from lora_jobs.quantizing.gptq import quantize_model
+
     model = write_llama(tmp_path / "odd", intermediate=288)
     with pytest.raises(Refused, match=r"down_proj has 288") as refused:
-        from lora_jobs.quantizing.gptq import quantize_model
-
         quantize_model(
             model, [[1] * 16], tmp_path / "q", bits=4, group_size=64, damping="0.05",
             progress=lambda p: None,

@@ -51,4 +51,4 @@ def test_raised_damping_is_counted() -> None:
 def test_the_order_in_which_threads_finish_does_not_show() -> None:
     log = [entry(1, "b", "0.1"), entry(0, "b", "0.2"), entry(0, "a", "0.3")]
     assert outcomes(log) == outcomes(reversed(log))
-    assert [m.row() for m in outcomes(log)][0] == ("0", "a", "0.3", "1024", "0.05000")
+    assert next(m.row() for m in outcomes(log)) == ("0", "a", "0.3", "1024", "0.05000")

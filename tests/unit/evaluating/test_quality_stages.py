@@ -1,0 +1,139 @@
+"""The stages quantize and evaluate as Jobs run them, on a random Llama of two layers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_api.gates import CONDITIONS
+from lora_api.jobcontract import Progress, Reason, Stage, StageResult
+from lora_api.parameters import EvaluateParameters, QuantizeParameters
+from lora_jobs.errors import Refused
+from stagecontexts import FolderInputs, MemoryOutputs, digest_of_folder, stage_context
+from tinyllama import sentences, write_llama, write_lora, write_merged, write_texts
+
+pytestmark = pytest.mark.model
+
+QUANTIZE = QuantizeParameters(
+    bits=4, group_size=32, damping="0.05", samples=8, sequence_length=64
+).to_hashed()
+EVALUATE = EvaluateParameters(context_length=64).to_hashed()
+
+
+class Run:
+    """Inputs of one object and what its stages left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        base = write_llama(folder / "base")
+        adapter = write_lora(base, folder / "adapter")
+        merged = write_merged(base, adapter, folder / "merged")
+        self.merged = digest_of_folder(merged)
+        sources = {"base": base, "adapter0": adapter}
+        texts = {
+            "calibration0": sentences(40, start=100), "calibration1": sentences(20, start=200),
+            "task": sentences(10), "general": sentences(10, start=50),
+        }  # fmt: skip
+        for name, records in texts.items():
+            (folder / name).mkdir()
+            sources[name] = write_texts(folder / name / "records.jsonl", *records).parent
+        self.inputs = FolderInputs(sources, {self.merged: merged})
+        (folder / "store").mkdir()
+        self.outputs = MemoryOutputs(folder / "store")
+        self.count = 0
+
+    def stage(self, stage: Stage, parameters: dict[str, Any], **parents: str) -> StageResult:
+        from importlib import import_module
+
+        self.count += 1
+        self.progress: list[Progress] = []
+        work = self.folder / f"work{self.count}"
+        context = stage_context(
+            stage, parameters, self.inputs, self.outputs, work, parents, self.progress
+        )
+        result: StageResult = import_module(f"lora_jobs.stages.{stage}").run(context)
+        assert result.input_hash == context.request.call.input_hash
+        return result
+
+    def quantize(self, **changes: Any) -> StageResult:
+        sources = self.inputs.sources.items()
+        calibration = {n: digest_of_folder(p) for n, p in sources if n.startswith("calibration")}
+        parameters = {**QUANTIZE, **changes}
+        result = self.stage(Stage.QUANTIZE, parameters, merged=self.merged, **calibration)
+        published = self.outputs.folder / result.digest.replace(":", "-")
+        self.inputs.artifacts[result.digest] = published
+        return result
+
+    def evaluate(self, quantized: str) -> StageResult:
+        parents = {
+            n: digest_of_folder(self.inputs.sources[n])
+            for n in ("base", "adapter0", "task", "general")
+        }
+        return self.stage(
+            Stage.EVALUATE, EVALUATE, merged=self.merged, quantized=quantized, **parents
+        )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def quantized(run: Run) -> StageResult:
+    return run.quantize()
+
+
+def test_quantize_publishes_what_it_made_and_says_how_it_went(
+    run: Run, quantized: StageResult
+) -> None:
+    artifact = run.inputs.artifacts[quantized.digest]
+    assert digest_of_folder(artifact) == quantized.digest
+    config = json.loads((artifact / "config.json").read_text())
+    assert config["quantization_config"]["group_size"] == 32
+    assert quantized.notes["fallbacks"] == "0"
+    assert "worst loss" in quantized.message
+
+
+def test_all_conditions_are_measured_on_both_sets_and_a_second_candidate_reuses_all_but_its_own(
+    run: Run, quantized: StageResult
+) -> None:
+    first = run.evaluate(quantized.digest)
+    for metric in ("Perplexity/task", "Perplexity/general", "NegativeLogLikelihood/task"):
+        assert set(first.measurements[metric]) == set(CONDITIONS), metric
+    sizes = {c: int(n) for c, n in first.measurements["WeightsBytes"].items()}
+    assert sizes["quantized"] < sizes["base"] == sizes["merged"] < sizes["dynamic"]
+    assert first.notes["reusedScores"] == "0 of 8"
+
+    other = run.quantize(groupSize=64)
+    assert other.digest != quantized.digest
+    second = run.evaluate(other.digest)
+    assert second.notes["reusedScores"] == "6 of 8"
+    assert {p.message for p in run.progress} == {"quantized on task", "quantized on general"}
+    for metric, row in first.measurements.items():
+        again = second.measurements[metric]
+        assert {c: row[c] for c in CONDITIONS[:3]} == {c: again[c] for c in CONDITIONS[:3]}
+        assert row["quantized"] != again["quantized"], metric
+
+
+def test_a_record_in_calibration_and_evaluation_stops_both_stages(
+    run: Run, quantized: StageResult, tmp_path: Path
+) -> None:
+    before = dict(run.inputs.sources)
+    shared = sentences(3, start=200)[1]
+    leaking = write_texts(tmp_path / "task.jsonl", *sentences(5), shared.upper())
+    run.inputs.sources["task"] = leaking
+    try:
+        for attempt in (run.quantize, lambda: run.evaluate(quantized.digest)):
+            with pytest.raises(Refused, match=r"1 of 6 records of task") as refused:
+                attempt()
+            assert refused.value.reason is Reason.DATASET_OVERLAP
+    finally:
+        run.inputs.sources = before
+
+
+def test_too_little_calibration_says_how_many_tokens_are_missing(run: Run) -> None:
+    with pytest.raises(Refused, match=r"\d+ more") as refused:
+        run.quantize(samples=100_000)
+    assert refused.value.reason is Reason.TOO_LITTLE_CALIBRATION
