@@ -125,10 +125,12 @@ def test_a_record_in_calibration_and_evaluation_stops_both_stages(
     leaking = write_texts(tmp_path / "task.jsonl", *sentences(5), shared.upper())
     run.inputs.sources["task"] = leaking
     try:
-        for attempt in (run.quantize, lambda: run.evaluate(quantized.digest)):
-            with pytest.raises(Refused, match=r"1 of 6 records of task") as refused:
-                attempt()
-            assert refused.value.reason is Reason.DATASET_OVERLAP
+        with pytest.raises(Refused, match=r"1 of 6 records of task") as refused:
+            run.quantize()
+        assert refused.value.reason is Reason.DATASET_OVERLAP
+        with pytest.raises(Refused, match=r"1 of 6 records of task") as refused:
+            run.evaluate(quantized.digest)
+        assert refused.value.reason is Reason.DATASET_OVERLAP
     finally:
         run.inputs.sources = before
 
