@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
 
-DOCUMENT_CHARACTERS = 1200
+DOCUMENT_CHARACTERS = 800
 HELD_OUT_PER_FILE = 3
 SEED = 20_240_601
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "encodings"}
