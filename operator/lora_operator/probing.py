@@ -31,8 +31,9 @@ from lora_operator.view import RUNNING_LOOK_SECONDS, SOON_SECONDS, View, is_back
 def follow_probe(view: View, request: StageRequest, again: bool = False) -> Step:
     """Look at a probe; `again` runs one that has succeeded once more."""
     call = request.call
-    entry = view.entry(call.stage, call.input_hash)
-    jobs = view.jobs_of(call)
+    identity = call.input_hash
+    entry = view.entry(call.stage, identity)
+    jobs = view.jobs_of(call.stage, identity)
     if entry and entry.state is StageState.SUCCEEDED and not again:
         return _done(entry, jobs)
     on_record = [j for j in jobs if entry and _is_on_record(entry, j, again)]

@@ -104,7 +104,7 @@ def follow_rollout(view: View, run: Run) -> Rollout:
 
 def _wanted(run: Run, release: Release) -> Wanted:
     assert run.line is not None  # it is published
-    benchmark = next(c.input_hash for c, _ in run.line.done if c.stage is Stage.BENCHMARK)
+    benchmark = next(r.input_hash for c, r in run.line.done if c.stage is Stage.BENCHMARK)
     return Wanted(release, run.line.candidate, benchmark)
 
 

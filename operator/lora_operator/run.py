@@ -133,11 +133,11 @@ def _report_is_over(report: Step) -> bool:
 
 def _finished(view: View, call: StageCall, result: StageResult, known: Resolution) -> StageStatus:
     """A finished stage: as remembered, else from its Job, else as the store had it."""
-    entry = view.entry(call.stage, call.input_hash)
+    entry = view.entry(call.stage, result.input_hash)
     if entry and entry.state is StageState.SUCCEEDED:
         return changed(entry, candidate=call.candidate)
     entry = entry or pending_entry(call)
-    for job in view.jobs_of(call):
+    for job in view.jobs_of(call.stage, result.input_hash):
         if result_of(job):
             return taken_step(entry, job, result).entry
     return changed(

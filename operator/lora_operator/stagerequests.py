@@ -106,7 +106,7 @@ def verify_call(release: Release, benchmark: str, deployment_uid: str) -> StageC
 
 def measured_by(line: Line) -> dict[str, str]:
     """Stage -> input hash of its action entry, for the candidate that was chosen or tried last."""
-    return {call.stage.value: call.input_hash for call, _ in line.done}
+    return {call.stage.value: result.input_hash for call, result in line.done}
 
 
 def _request(view: View, call: StageCall, sources: Mapping[str, PinnedSource]) -> StageRequest:

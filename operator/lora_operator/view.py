@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_api.conditions import ConditionType
-from lora_api.jobcontract import PinnedSource, Reason, Stage, StageCall, StageResult
+from lora_api.jobcontract import PinnedSource, Reason, Stage, StageResult
 from lora_api.naming import ANNOTATION_RETRY
 from lora_api.sources import requested_sources
 from lora_api.spec import Spec
@@ -93,15 +93,12 @@ class View:
         """The observed Job of that name."""
         return next((j for j in self.observed.jobs if j.name == name), None)
 
-    def jobs_of(self, call: StageCall) -> list[ObservedJob]:
+    def jobs_of(self, stage: Stage, input_hash: str) -> list[ObservedJob]:
         """Our Jobs for this piece of work, those being deleted left out."""
         return [
             j
             for j in self.observed.jobs
-            if j.ours
-            and not j.deleting
-            and j.stage == call.stage
-            and j.input_hash == call.input_hash
+            if j.ours and not j.deleting and j.stage == stage and j.input_hash == input_hash
         ]
 
     def is_due(self, entry: StageStatus) -> bool:

@@ -5,9 +5,11 @@ planner relies on: names are unique, deletes are by uid, a result lies in the st
 is complete, and status is written before the actions.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from itertools import count
+from functools import cache
 from typing import Any
 
 from builders import measurements, spec_document
@@ -69,7 +71,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.now = 1_800_000_000.0
-        self.uids = count(1)
+        self.uids = 0
         self.spec = spec_document(**self.changes)
         self.uid, self.generation = self._uid(), 1
         self.status: dict[str, Any] = {}
@@ -290,7 +292,8 @@ class World:
     # --- inner ------------------------------------------------------------------------------
 
     def _uid(self) -> str:
-        return f"uid-{next(self.uids)}"
+        self.uids += 1
+        return f"uid-{self.uids}"
 
     def _change_job(self, name: str, **change: Any) -> None:
         self.jobs[name] = replace(self.jobs[name], **change)
@@ -424,7 +427,12 @@ class World:
 
 def serving_world(**changes: Any) -> World:
     """A world whose object serves its first release."""
-    world = World(changes=dict(changes))
+    return deepcopy(_settled(json.dumps(changes, sort_keys=True)))
+
+
+@cache
+def _settled(changes: str) -> World:
+    world = World(changes=json.loads(changes))
     world.settle()
     assert world.condition("Ready")[0] == "True", world.told()
     return world

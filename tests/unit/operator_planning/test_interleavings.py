@@ -18,7 +18,7 @@ from lora_operator.planning import plan
 from planning_world import SETTINGS, WITH_CANDIDATES, World, serving_world
 
 PATIENT = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
