@@ -172,7 +172,7 @@ def _serving(view: View, rollout: Rollout) -> ServingStatus | None:
         release=service.release if service and service.ours else "",
         digest=selected.digest if selected else "",
         candidate=target.release if target and comes_up and not target.gave_up else "",
-        url=f"http://{parent.name}.{parent.namespace}.svc:{port}/v1" if service else "",
+        url=f"http://{parent.name}.{parent.namespace}.svc:{port}/v1" if service and service.ours else "",
         replicas=selected.replicas if selected else 0,
         ready_replicas=selected.ready_replicas if selected else 0,
         image=str(selected.recipe.get("image", "")) if selected else "",
