@@ -21,6 +21,7 @@ from kubectl import Kubectl
 REPOSITORY = Path(__file__).parents[2]
 LOCALCLUSTER = REPOSITORY / "tests/cluster/localcluster_cli.py"
 OPERATOR_NAMESPACE = "lora-system"
+E2E_BUCKET, E2E_SECRET = "e2e", "e2e-s3"
 TARGETS = ("operator", "jobs", "cpu")
 
 

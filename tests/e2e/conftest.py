@@ -1,0 +1,48 @@
+"""The testbed of the end-to-end tests: the local cluster (or CLUSTER=current) with our operator."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import tiny_model
+from testbed import E2E_BUCKET, E2E_SECRET, Testbed
+
+SOURCES = ("base", "adapter", "wrong-adapter", "calibration.jsonl", "task.jsonl", "general.jsonl")
+
+
+@pytest.fixture(scope="session")
+def testbed() -> Testbed:
+    """A cluster with the operator of this checkout and the tiny model in its bucket."""
+    if os.environ.get("CLUSTER") != "current" and (sys.platform != "linux" or os.geteuid() != 0):
+        pytest.skip("the local cluster needs root on Linux; or set CLUSTER=current")
+    folder = tiny_model.ensure().folder
+    bed = Testbed.up()
+    bed.install_operator()
+    for name in SOURCES:
+        bed.upload(folder / name, E2E_BUCKET, name)
+    return bed
+
+
+@pytest.fixture(scope="session")
+def tiny_folder() -> Path:
+    """Where the tiny model lies."""
+    return tiny_model.ensure().folder
+
+
+@pytest.fixture
+def namespaces(testbed: Testbed) -> Iterator[Callable[[str], str]]:
+    """Makes namespaces that are removed after the test."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        unique = f"{name}-{os.getpid()}"
+        testbed.prepare_namespace(unique, E2E_SECRET)
+        made.append(unique)
+        return unique
+
+    yield make
+    for name in made:
+        testbed.kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,171 @@
+"""The main job on a real cluster, with real stages: one object becomes a served, gated model.
+
+One story in the order in which it is told; each test leaves the world as the next one finds it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from lora import WORKING, Asker, Lora, until
+from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, REPOSITORY, Testbed
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+NAME = "story"
+Json = dict[str, Any]
+
+
+def demo_object(endpoint: str) -> Json:
+    """examples/demo.yaml, which users run, with our bucket."""
+    document: Json = yaml.safe_load((REPOSITORY / "examples/demo.yaml").read_text())
+    text = json.dumps(document["spec"]).replace("s3://demo/", f"s3://{E2E_BUCKET}/")
+    spec: Json = json.loads(text)
+    spec["connections"] = [
+        {"name": "local", "s3": {"endpoint": endpoint, "secretRef": {"name": E2E_SECRET}}}
+    ]
+    spec["artifact"]["uri"] = f"s3://{E2E_BUCKET}/store"
+    return {"apiVersion": document["apiVersion"], "kind": document["kind"],
+            "metadata": {"name": NAME}, "spec": spec}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def namespace(testbed: Testbed) -> Iterator[str]:
+    name = "story"
+    testbed.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+    testbed.prepare_namespace(name, E2E_SECRET)
+    yield name
+    testbed.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def lora(testbed: Testbed, namespace: str) -> Lora:
+    return Lora(testbed.kubectl.within(namespace), NAME)
+
+
+@pytest.fixture(scope="module")
+def good(testbed: Testbed) -> Json:
+    return demo_object(testbed.s3_endpoint)
+
+
+def restart_operator(testbed: Testbed) -> None:
+    system = testbed.kubectl.within(OPERATOR_NAMESPACE)
+    system("delete", "pod", "-l", "app.kubernetes.io/name=lora-operator", "--wait=false")
+
+
+def working_jobs(lora: Lora) -> set[str]:
+    return {j["metadata"]["uid"] for j in lora.jobs(*WORKING)}
+
+
+def test_a_good_adapter_ends_as_a_served_model_though_the_operator_dies_mid_stage(
+    testbed: Testbed, lora: Lora, good: Json
+) -> None:
+    lora.kubectl.apply(good)
+    until("merge has a Job", lambda: lora.jobs("merge"), 180, lambda: lora.status)
+    restart_operator(testbed)
+    lora.wait("Ready", "True", seconds=1500)
+    for stage in WORKING:
+        jobs = lora.jobs(stage)
+        assert len(jobs) == 1, f"{stage} has exactly one Job"
+        assert jobs[0]["status"].get("succeeded") == 1
+        assert not jobs[0]["status"].get("failed")
+
+
+def test_get_and_wait_tell_the_story(lora: Lora) -> None:
+    header, line = lora.kubectl("get", "lora", NAME).splitlines()
+    assert header.split()[:6] == ["NAME", "PHASE", "GATES", "QUALITY", "SIZE", "READY"]
+    assert line.split()[:2] == [NAME, "Serving"]
+    lora.kubectl("wait", "--for=condition=Ready", f"lora/{NAME}", "--timeout=10s")
+    described = lora.kubectl("describe", "lora", NAME)
+    for stage in ("Merged", "Quantized", "Evaluated", "Benchmarked", "GatesPassed", "Published"):
+        assert stage in described
+
+
+def test_the_service_answers_with_the_quantized_model(lora: Lora) -> None:
+    assert Asker(lora.url(), NAME).ask()
+    status = lora.status
+    assert status["serving"]["digest"] == status["artifact"]["digest"]
+    pods = lora.kubectl.items("pods", f"lora-operator.dev/release={lora.serving_release()}")
+    assert [p["status"]["phase"] for p in pods] == ["Running"]
+
+
+def test_the_report_and_the_four_conditions_are_there(testbed: Testbed, lora: Lora) -> None:
+    benchmark = lora.status["benchmark"]
+    assert benchmark["verdict"] == "Passed"
+    perplexity = next(r for r in benchmark["results"] if "Perplexity/task" in r["metric"])
+    base, merged, quantized = (float(perplexity[c]) for c in ("base", "merged", "quantized"))
+    assert merged < 0.9 * base, "the adapter helps"
+    assert quantized < 1.05 * merged
+    bucket, _, key = benchmark["reportUri"].removeprefix("s3://").partition("/")
+    page = testbed.s3().get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    assert "Passed" in page
+
+
+def test_each_transition_has_one_event(lora: Lora) -> None:
+    events = lora.kubectl.items("events")
+    mine = [e for e in events if e["involvedObject"]["name"] == NAME]
+    assert {e["reason"] for e in mine} >= {"GatesPassed", "Serving"}
+    said = [(e["reason"], e["message"]) for e in mine]
+    assert len(said) == len(set(said))
+
+
+def test_a_failed_gate_never_changes_what_the_service_answers(lora: Lora, good: Json) -> None:
+    release = lora.serving_release()
+    with Asker(lora.url(), NAME) as asker:
+        wrong = json.loads(json.dumps(good))
+        wrong["spec"]["adapters"] = [{"uri": f"s3://{E2E_BUCKET}/wrong-adapter"}]
+        lora.kubectl.apply(wrong)
+        judged = lora.wait("GatesPassed", "False", seconds=900)
+        lora.wait("Ready", "False")
+    assert "gainRetained" in judged["message"]
+    assert lora.condition("Available")["status"] == "True"
+    assert lora.serving_release() == release
+    assert asker.asked > 3
+    assert asker.failures == []
+    assert len(asker.answers) == 1
+
+
+def test_reverting_the_change_repeats_no_stage(lora: Lora, good: Json) -> None:
+    before = working_jobs(lora)
+    lora.kubectl.apply(good)
+    lora.wait("Ready", "True", seconds=240)
+    assert working_jobs(lora) == before
+
+
+def test_deleted_jobs_and_a_restart_repeat_no_stage(testbed: Testbed, lora: Lora) -> None:
+    lora.kubectl("delete", "jobs", "--all", "--wait=true")
+    restart_operator(testbed)
+    system = testbed.kubectl.within(OPERATOR_NAMESPACE)
+    system("rollout", "status", "deployment/lora-operator", "--timeout=120s")
+    lora.wait("Ready", "True", seconds=120)
+    assert lora.jobs(*WORKING) == []
+
+
+def test_a_wiped_status_is_rebuilt_without_any_stage(lora: Lora) -> None:
+    lora.kubectl("patch", "lora", NAME, "--subresource=status", "--type=merge",
+                 "-p", json.dumps({"status": None}))  # fmt: skip
+    until("status is rebuilt", lambda: lora.condition("Ready")["status"] == "True", 240,
+          lambda: lora.status)  # fmt: skip
+    assert lora.jobs(*WORKING) == []
+    working = [s for s in lora.status["stages"] if s["name"] in WORKING]
+    assert len(working) == len(WORKING)
+    assert all(s.get("reused") for s in working)
+
+
+def test_a_deleted_and_reapplied_object_serves_again_without_any_stage(
+    lora: Lora, good: Json
+) -> None:
+    lora.kubectl("delete", "lora", NAME, "--wait=true")
+    lora.kubectl.apply(good)
+    lora.wait("Ready", "True", seconds=300)
+    assert lora.jobs(*WORKING) == []
+    assert Asker(lora.url(), NAME).ask()
+
+
+def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
+    settled = lora.document["metadata"]["resourceVersion"]
+    watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
+    with pytest.raises(AssertionError, match="not after"):
+        until("a write", lambda: watched() != settled, 15)
