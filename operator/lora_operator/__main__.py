@@ -145,6 +145,7 @@ def _log_to_stderr(verbose: bool) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("kopf").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 

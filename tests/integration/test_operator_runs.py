@@ -1,0 +1,254 @@
+"""The operator on a real API server, with the chart's rights: from an adapter to a served model.
+
+Pods are played by a stand-in kubelet and stage programs by canned answers; Jobs, Deployments,
+admission, Pod Security, RBAC, server-side apply and garbage collection are real.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from canned_stages import BAD_ADAPTER
+from kubectl import Kubectl
+from localcluster.controlplane import ControlPlane
+from lora_api.jobcontract import Reason
+from operator_process import chart_rules, grant
+from operator_stage import NAME, OperatorStage
+
+pytestmark = pytest.mark.integration
+WORK = ["merge", "quantize", "evaluate", "benchmark"]
+
+
+@pytest.fixture
+def stage(control_plane: ControlPlane, kubectl: Kubectl, tmp_path: Path) -> Iterator[OperatorStage]:
+    with OperatorStage(control_plane, kubectl, tmp_path) as running:
+        yield running
+
+
+def test_a_good_adapter_is_served_and_then_nothing_is_written_any_more(
+    stage: OperatorStage,
+) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+    (deployment,) = stage.kubectl.items("deployments")
+    assert deployment["metadata"]["name"] == f"{NAME}-{stage.serves()}"
+    conditions = {c["type"]: c["status"] for c in stage.object()["status"]["conditions"]}
+    assert conditions.pop("Reconciling") == conditions.pop("Stalled") == "False"
+    assert set(conditions.values()) == {"True"}, conditions
+    assert ("Normal", "Serving") in stage.events()
+
+    def versions() -> list[str]:
+        kinds = ("lora", "jobs", "deployments", "services")
+        return [i["metadata"]["resourceVersion"] for k in kinds for i in stage.kubectl.items(k)]
+
+    settled = versions()
+    stage.stays("nothing is written over two resyncs", lambda: versions() == settled, seconds=5)
+    assert "Traceback" not in stage.operator.log
+
+
+def test_the_object_itself_stays_the_users(stage: OperatorStage) -> None:
+    stage.apply()
+    before = stage.object()
+    stage.wait_for("Ready", "True")
+    after = stage.object()
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert "finalizers" not in after["metadata"]
+    assert after["metadata"]["generation"] == 1
+    assert "configured" not in stage.kubectl("apply", "-f", "-", stdin=_as_applied(after))
+
+
+def test_a_failed_gate_leaves_the_last_good_release_serving(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    good, deployments = stage.serves(), stage.kubectl.items("deployments")
+    stage.apply(adapters=[{"uri": f"s3://models/{BAD_ADAPTER}"}])
+    stage.wait_for("Ready", "False", "GatesFailed")
+    assert stage.serves() == good
+    assert [d["metadata"]["uid"] for d in stage.kubectl.items("deployments")] == [
+        d["metadata"]["uid"] for d in deployments
+    ]
+    assert stage.condition("Available")["status"] == "True"
+    assert stage.stages.ran == [*WORK, "merge", "quantize", "evaluate"]
+    assert ("Warning", "GatesFailed") in stage.events()
+
+
+def test_a_new_adapter_takes_over_only_when_its_pods_are_ready(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    first = stage.serves()
+    stage.serving_pods_start = False
+    # Pods that serve keep being ready: only new ones do not come up.
+    stage.serving_pods_start = True
+    stage.apply(adapters=[{"uri": "s3://models/better"}])
+    stage.until("the Service moves", lambda: stage.serves() not in ("", first))
+    stage.wait_for("Ready", "True")
+    stage.until("one Deployment is left", lambda: len(stage.kubectl.items("deployments")) == 1)
+
+
+def test_a_killed_operator_goes_on_where_it_was_without_a_second_job(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: "quantize" in stage.stages.asked)
+    jobs = stage.jobs()
+    stage.operator.kill()
+    stage.stages.held.clear()
+    quantize = stage.job_of("quantize")
+    stage.until("quantize ends unseen", lambda: _is_complete(stage, quantize))
+    stage.operator.start()
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+    assert stage.jobs().items() >= {quantize: jobs[quantize]}.items()
+    assert len(stage.kubectl.items("jobs", "lora-operator.dev/stage=quantize")) == 1
+
+
+def test_a_wiped_status_is_rebuilt_without_any_work(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    serving, uids = stage.serves(), _uids(stage, "deployments")
+    wiped = stage.object() | {"status": {}}
+    stage.kubectl("replace", "--subresource=status", "-f", "-", stdin=_yaml(wiped))
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+    assert (stage.serves(), _uids(stage, "deployments")) == (serving, uids)
+
+
+def test_a_job_deleted_after_its_success_is_not_run_again(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    stage.kubectl("delete", "jobs", "--all", "--wait")
+    stage.stays("Ready", lambda: stage.condition("Ready")["status"] == "True", seconds=5)
+    assert stage.stages.ran == WORK
+
+
+def test_a_job_deleted_while_it_runs_is_run_again_once(stage: OperatorStage) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: _stage_state(stage, "quantize") == "Running")
+    before = stage.jobs()[stage.job_of("quantize")]
+    stage.kubectl("delete", "job", stage.job_of("quantize"), "--wait")
+
+    def is_run_again() -> bool:
+        jobs = stage.jobs()
+        return before not in jobs.values() and any("quantize" in name for name in jobs)
+
+    stage.until("it is run again", is_run_again)
+    stage.stages.held.clear()
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+
+
+def test_a_recreated_object_reuses_all_that_is_stored(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    stage.kubectl("delete", "lora", NAME, "--wait")
+    stage.until("its children are gone", lambda: not stage.jobs() and not stage.serves())
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+
+
+def test_a_missing_secret_waits_and_goes_on_by_itself(stage: OperatorStage) -> None:
+    stage.stages.waiting["resolve"] = Reason.CREDENTIALS_MISSING
+    stage.apply()
+    stage.wait_for("Ready", "Unknown", "CredentialsMissing")
+    assert stage.condition("Resolved")["message"] == "not yet; create it"
+    assert "merge" not in stage.stages.asked
+    stage.stages.waiting.clear()
+    stage.wait_for("Ready", "True")
+
+
+def test_what_is_changed_or_deleted_by_hand_is_restored(stage: OperatorStage) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    deployment = f"{NAME}-{stage.serves()}"
+    stage.kubectl("set", "image", f"deployment/{deployment}", "engine=somebody/elses:image")
+    stage.until("the image is back", lambda: _image(stage, deployment) != "somebody/elses:image")
+    before = stage.serves()
+    stage.kubectl("delete", "service", NAME, "--wait")
+    stage.until("the Service is back", lambda: stage.serves() == before)
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
+
+
+def test_somebody_elses_service_of_our_name_is_left_alone(stage: OperatorStage) -> None:
+    stage.kubectl("create", "service", "clusterip", NAME, "--tcp=80:80")
+    version = stage.kubectl.get("service", NAME)["metadata"]["resourceVersion"]
+    stage.apply()
+    stage.wait_for("Ready", "False", "NameConflict")
+    assert stage.kubectl.get("service", NAME)["metadata"]["resourceVersion"] == version
+
+
+def test_a_missing_right_is_named_and_work_goes_on_once_it_is_granted(
+    stage: OperatorStage,
+) -> None:
+    lesser = [
+        rule | {"verbs": [v for v in rule["verbs"] if v != "create"]}
+        if rule["resources"] == ["jobs"]
+        else rule
+        for rule in chart_rules()
+    ]
+    grant(stage.kubectl, lesser)
+    stage.apply()
+    stage.wait_for("Ready", "Unknown", "ApiDenied")
+    message = stage.condition("Ready")["message"]
+    assert '"create" of jobs' in message
+    assert stage.object()["status"]["phase"] == "Waiting"
+    version = stage.object()["metadata"]["resourceVersion"]
+    stage.stays("no write while it is denied",
+                lambda: stage.object()["metadata"]["resourceVersion"] == version)  # fmt: skip
+    assert stage.events().count(("Warning", "ApiDenied")) == 1
+    grant(stage.kubectl, chart_rules())
+    stage.wait_for("Ready", "True")
+
+
+def test_a_quota_is_named_too(stage: OperatorStage) -> None:
+    stage.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+    stage.apply()
+    stage.wait_for("Ready", "Unknown", "ApiDenied")
+    assert "exceeded quota" in stage.condition("Ready")["message"]
+    stage.kubectl("delete", "quota", "none")
+    stage.wait_for("Ready", "True")
+
+
+def test_a_deleted_object_leaves_nothing_behind(stage: OperatorStage) -> None:
+    stage.stages.held.add("merge")
+    stage.apply()
+    stage.until("merge runs", lambda: "merge" in stage.stages.asked)
+    stage.kubectl("delete", "lora", NAME, "--wait")
+    for kind in ("jobs", "pods", "deployments", "services"):
+        stage.until(f"no {kind}", lambda kind=kind: not stage.kubectl.items(kind))  # type: ignore[misc]
+
+
+def _as_applied(document: dict[str, object]) -> str:
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["annotations"]["kubectl.kubernetes.io/last-applied-configuration"])
+
+
+def _yaml(document: dict[str, object]) -> str:
+    return yaml.safe_dump(document)
+
+
+def _is_complete(stage: OperatorStage, job: str) -> bool:
+    conditions = stage.kubectl.get("job", job)["status"].get("conditions", [])
+    return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+
+
+def _stage_state(stage: OperatorStage, name: str) -> str:
+    stages = stage.object().get("status", {}).get("stages", [])
+    return next((str(s["state"]) for s in stages if s["name"] == name), "")
+
+
+def _uids(stage: OperatorStage, kind: str) -> list[str]:
+    return [item["metadata"]["uid"] for item in stage.kubectl.items(kind)]
+
+
+def _image(stage: OperatorStage, deployment: str) -> str:
+    spec = stage.kubectl.get("deployment", deployment)["spec"]["template"]["spec"]
+    return str(spec["containers"][0]["image"])

@@ -1,0 +1,114 @@
+"""Stage programs that only answer, and the store they share: what ran is on record.
+
+For tests of the operator on a real API server: results have the right identities, so that the line
+of stages goes on, and `resolve` walks what is "stored" as the real one does.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from builders import measurements
+from lora_api.digests import digest_of
+from lora_api.gates import Measurements
+from lora_api.jobcontract import (
+    REQUEST_ENV,
+    WORKING_STAGES,
+    ExitCode,
+    Reason,
+    Stage,
+    StageCall,
+    StageFailure,
+    StageRequest,
+    StageResult,
+)
+from lora_api.line import walk
+from lora_api.sources import requested_sources
+from lora_api.spec import parse_spec
+from stand_in_kubelet import Ended, environment_of
+
+BAD_ADAPTER = "bad"
+"""An adapter whose URI ends so makes a quantized model of twice the perplexity."""
+
+
+@dataclass
+class CannedStages:
+    """The programs of one namespace.
+
+    Attributes:
+        ran: Working stages that did work, in their order.
+        held: Stages that run on until they are taken out.
+        waiting: Stages that end with this reason until they are taken out.
+        crashing: Stages that end with this exit code, without a document.
+    """
+
+    ran: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    waiting: dict[str, Reason] = field(default_factory=dict)
+    crashing: dict[str, Ended] = field(default_factory=dict)
+    store: dict[str, StageResult] = field(default_factory=dict)
+    uris: dict[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, pod: dict[str, Any]) -> Ended | None:
+        """What the pod's stage program ends with; None while it is held."""
+        request = StageRequest.model_validate_json(environment_of(pod)[REQUEST_ENV])
+        stage = request.call.stage.value
+        self.asked.add(stage)
+        if stage in self.held:
+            return None
+        if stage in self.crashing:
+            return self.crashing[stage]
+        if stage in self.waiting:
+            failure = StageFailure(failure=self.waiting[stage], message="not yet; create it")
+            return Ended(ExitCode.WAITING, failure.model_dump_json(by_alias=True))
+        return Ended(0, self._result(request).to_termination_message())
+
+    def _result(self, request: StageRequest) -> StageResult:
+        call = request.call
+        if call.stage is Stage.RESOLVE:
+            return self._resolved(request)
+        result = StageResult(stage=call.stage, input_hash=call.input_hash)
+        if call.stage not in WORKING_STAGES:
+            report = "s3://models/store/report.html" if call.stage is Stage.REPORT else ""
+            return result.model_copy(update={"report_uri": report})
+        with self._lock:
+            if call.input_hash not in self.store:
+                self.ran.append(call.stage.value)
+                self.store[call.input_hash] = result.model_copy(update=self._work(call))
+            return self.store[call.input_hash]
+
+    def _resolved(self, request: StageRequest) -> StageResult:
+        spec = parse_spec(request.spec or {})
+        pins = {
+            name: source.model_copy(update={"digest": digest_of(source.uri)})
+            for name, source in requested_sources(spec).items()
+        }
+        self.uris |= {digest_of(s.uri): s.uri for s in pins.values()}
+        image = spec.serving.image or request.default_image
+        digests = {name: s.digest for name, s in pins.items()}
+        line = walk(
+            spec, request.run.name, digests, image, lambda call: self.store.get(call.input_hash)
+        )
+        return StageResult(
+            stage=Stage.RESOLVE,
+            input_hash=request.call.input_hash,
+            pins=pins,
+            image=image,
+            done=[result for _, result in line.done],
+        )
+
+    def _work(self, call: StageCall) -> dict[str, Any]:
+        if call.stage in (Stage.MERGE, Stage.QUANTIZE):
+            return {"digest": digest_of([call.stage.value, call.input_hash])}
+        quality, speed = measurements()
+        if call.stage is Stage.BENCHMARK:
+            return {"measurements": speed}
+        return {"measurements": self._judged(quality, call)}
+
+    def _judged(self, quality: Measurements, call: StageCall) -> Measurements:
+        adapter = self.uris.get(call.parents.get("adapter0", ""), "")
+        if adapter.endswith(BAD_ADAPTER):
+            quality["Perplexity/task"]["quantized"] = "99"
+        return quality

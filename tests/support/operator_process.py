@@ -1,0 +1,122 @@
+"""The operator as a process of its own, with exactly the rights that the chart grants it."""
+
+import base64
+import http.client
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kubectl import Kubectl
+from localcluster import pki
+from localcluster.process import Process, free_ports
+
+REPOSITORY = Path(__file__).parents[2]
+ACCOUNT = "lora-operator"
+IMAGES = {
+    "JOBS_IMAGE": "lora-operator/jobs:test",
+    "QUANTIZE_IMAGE": "lora-operator/quantize:test",
+    "SERVING_IMAGE_VLLM": "lora-operator/vllm:test",
+    "SERVING_IMAGE_TRANSFORMERS": "lora-operator/transformers:test",
+}
+QUICK = {
+    "RESYNC_SECONDS": "2", "BACKOFF_MIN_SECONDS": "1", "BACKOFF_MAX_SECONDS": "4",
+    "PROGRESS_SECONDS": "1",
+}  # fmt: skip
+
+
+def chart_rules() -> list[dict[str, Any]]:
+    """The RBAC rules of the chart's template; they are the same for Role and ClusterRole."""
+    text = (REPOSITORY / "charts/lora-operator/templates/rbac.yaml").read_text()
+    found = re.search(r'define "lora-operator.rules" }}\n(.*?){{- end }}', text, re.DOTALL)
+    assert found, "the chart defines lora-operator.rules"
+    rules: list[dict[str, Any]] = yaml.safe_load(found.group(1))
+    return rules
+
+
+def grant(kubectl: Kubectl, rules: list[dict[str, Any]]) -> None:
+    """Give the operator's account these rights in the namespace, and no others."""
+    namespace = kubectl.namespace
+    metadata = {"name": ACCOUNT, "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
+    kubectl.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+         "metadata": metadata, "rules": rules},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+         "metadata": metadata, "roleRef": role,
+         "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}]},
+    )  # fmt: skip
+
+
+@dataclass
+class OperatorProcess:
+    """`python -m lora_operator` for one namespace; it can be killed and started again."""
+
+    kubectl: Kubectl
+    server: str
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        grant(self.kubectl, chart_rules())
+        (self._port,) = free_ports(1)
+        settings = IMAGES | QUICK | {"NAMESPACES": self.kubectl.namespace} | self.settings
+        self._process = Process(
+            "operator",
+            [sys.executable, "-m", "lora_operator",
+             "--health", f"http://127.0.0.1:{self._port}/healthz"],
+            self.folder / "operator.log",
+            env={f"LORA_OPERATOR_{k}": v for k, v in settings.items()}
+            | {"KUBECONFIG": str(self._kubeconfig()), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    def __enter__(self) -> "OperatorProcess":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop(grace=20)
+
+    def start(self) -> None:
+        """Start it and wait until it answers liveness probes."""
+        self._process.start()
+        self._process.wait_ready(self._is_alive)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    @property
+    def log(self) -> str:
+        """All that it has said."""
+        return self._process.log.read_text() if self._process.log.exists() else ""
+
+    def _is_alive(self) -> bool:
+        link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+        try:
+            link.request("GET", "/healthz")
+            return link.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            link.close()
+
+    def _kubeconfig(self) -> Path:
+        token = self.kubectl("create", "token", ACCOUNT, "--duration=1h").strip()
+        authority = base64.b64encode((pki.ensure() / "ca.crt").read_bytes()).decode()
+        cluster = {"server": self.server, "certificate-authority-data": authority}
+        document = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "operator", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "operator"}}],
+        }  # fmt: skip
+        path = self.folder / "operator.kubeconfig"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(yaml.safe_dump(document))
+        return path

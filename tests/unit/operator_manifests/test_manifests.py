@@ -1,0 +1,292 @@
+"""What the operator creates meets `restricted`, holds no secret and asks for what it needs only."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import spec_document
+from lora_api.jobcontract import (
+    ACCELERATED_STAGES,
+    REQUEST_ENV,
+    RunReference,
+    Stage,
+    StageCall,
+    StageRequest,
+    StoreReference,
+)
+from lora_api.line import release_of
+from lora_api.naming import ANNOTATION_SPEC_HASH, LABEL_NAME, deployment_name, job_name
+from lora_api.runtimes import RECIPES, Runtime
+from lora_api.spec import Spec, parse_spec
+from lora_operator.actions import ApplyDeployment, ApplyService, CreateJob
+from lora_operator.manifests.jobs import stage_job
+from lora_operator.manifests.serving import release_deployment, release_service
+from lora_operator.observed import ObservedObject
+from lora_operator.settings import Settings
+
+Json = dict[str, Any]
+SETTINGS = Settings(
+    jobs_image="jobs", quantize_image="quantize", serving_images={r: r.name for r in Runtime}
+)
+DIGEST = "sha256:" + "a" * 64
+GPU = {"resource": "nvidia.com/gpu", "product": "NVIDIA-L40S"}
+
+
+def parent(name: str = "demo") -> ObservedObject:
+    return ObservedObject("team", name, "uid-1", 1, "7", {}, {}, {})
+
+
+def spec(**changes: Any) -> Spec:
+    return parse_spec(spec_document(**changes))
+
+
+def job(stage: Stage, asked: Spec, name: str = "demo") -> Json:
+    call = StageCall(stage=stage, parents={"merged": DIGEST}, candidate="default")
+    request = StageRequest(
+        call=call,
+        run=RunReference(namespace="team", name=name, uid="uid-1"),
+        store=StoreReference(uri="s3://models/store", scope="team", connection="models"),
+        connections=asked.connections or [],
+    )
+    action = CreateJob(job_name(name, "uid-1", stage, call.input_hash), request)
+    return stage_job(parent(name), asked, SETTINGS, action)
+
+
+def deployment(asked: Spec, name: str = "demo", **changes: Any) -> Json:
+    release = release_of(asked, name, "serve@sha256:1", DIGEST)
+    fields: Json = {
+        "name": deployment_name(name, release.id),
+        "release": release.id,
+        "digest": release.artifact,
+        "candidate": "default",
+        "recipe": release.recipe,
+        "replicas": 2,
+    }
+    return release_deployment(parent(name), asked, SETTINGS, ApplyDeployment(**fields | changes))
+
+
+def service(asked: Spec) -> Json:
+    return release_service(parent(), asked, ApplyService("demo", "12345678"))
+
+
+def pod_of(document: Json) -> Json:
+    pod: Json = document["spec"]["template"]["spec"]
+    return pod
+
+
+def containers(document: Json) -> Iterator[Json]:
+    pod = pod_of(document)
+    yield from [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def asked_resources(document: Json) -> set[str]:
+    return {
+        name
+        for container in containers(document)
+        for part in container.get("resources", {}).values()
+        for name in part
+    }
+
+
+WORKLOADS = [*Stage, "deployment"]
+
+
+def workload(kind: str, asked: Spec) -> Json:
+    return deployment(asked) if kind == "deployment" else job(Stage(kind), asked)
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_every_pod_meets_the_restricted_profile_and_has_no_kubernetes_credentials(
+    kind: str, runtime: Runtime
+) -> None:
+    document = workload(kind, spec(**{"serving.runtime": runtime.value}))
+    pod = pod_of(document)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(document):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+    allowed = {"name", "emptyDir", "secret"}
+    assert all(set(volume) <= allowed for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_a_mounted_volume_is_there_and_every_volume_is_mounted(kind: str) -> None:
+    document = workload(kind, spec(**{"serving.runtime": "VLLM"}))
+    mounted = {m["name"] for c in containers(document) for m in c["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod_of(document)["volumes"]}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_only_accelerated_stages_ask_for_an_accelerator_even_if_the_defaults_do(
+    stage: Stage,
+) -> None:
+    defaults = {"resources": {"limits": {"nvidia.com/gpu": "2", "memory": "64Gi"}}}
+    asked = spec(**{"serving.accelerator": GPU, "jobs.defaults": {"scheduling": defaults}})
+    document = job(stage, asked)
+    assert ("nvidia.com/gpu" in asked_resources(document)) == (stage in ACCELERATED_STAGES)
+    assert pod_of(document)["containers"][0]["resources"]["limits"]["memory"] == "64Gi"
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_on_cpus_nothing_asks_for_an_accelerator(kind: str) -> None:
+    plain = {"cpu", "memory", "ephemeral-storage"}
+    assert asked_resources(workload(kind, spec())) <= plain
+
+
+@pytest.mark.parametrize("stage", sorted(ACCELERATED_STAGES))
+def test_an_accelerated_stage_asks_for_one_device_by_default(stage: Stage) -> None:
+    document = job(stage, spec(**{"serving.accelerator": GPU}))
+    assert pod_of(document)["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+
+
+def test_what_is_measured_and_what_serves_run_on_the_product_that_was_named() -> None:
+    asked = spec(**{"serving.accelerator": GPU})
+    on_product = {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    for kind in WORKLOADS:
+        selector = pod_of(workload(kind, asked)).get("nodeSelector", {})
+        assert (selector == on_product) == (kind in (Stage.BENCHMARK, "deployment")), kind
+
+
+@given(name=st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True))
+def test_names_and_label_values_fit_whatever_the_object_is_called(name: str) -> None:
+    documents = [*(job(stage, spec(), name) for stage in Stage), deployment(spec(), name)]
+    for document in documents:
+        assert len(document["metadata"]["name"]) <= 63
+        for marked in (document["metadata"], document["spec"]["template"]["metadata"]):
+            assert marked["labels"][LABEL_NAME] == name
+            assert all(len(value) <= 63 for value in marked["labels"].values())
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_credentials_are_optional_read_only_files_and_nothing_else(kind: str) -> None:
+    document = workload(kind, spec())
+    (volume,) = [v for v in pod_of(document)["volumes"] if "secret" in v]
+    assert volume["secret"] | {"defaultMode": 0} == {
+        "secretName": "s3", "optional": True, "defaultMode": 0,
+    }  # fmt: skip
+    mounts = [m for c in containers(document) for m in c["volumeMounts"]
+              if m["name"] == volume["name"]]  # fmt: skip
+    assert [m["readOnly"] for m in mounts] == [True]
+    assert mounts[0]["mountPath"] == "/var/run/lora-operator/connections/models"
+    text = json.dumps([[c.get("env"), c.get("command"), c.get("args")] for c in containers(document)])
+    assert "secretKeyRef" not in text
+    assert "envFrom" not in json.dumps(document)
+
+
+def test_the_engine_itself_sees_no_credentials_and_fetch_reads_with_the_lesser_ones() -> None:
+    asked = spec()
+    connections = [
+        {"name": "models", "s3": {"secretRef": {"name": "full"}, "readSecretRef": {"name": "ro"}}}
+    ]
+    document = deployment(spec(connections=connections))
+    fetch, engine = containers(document)
+    assert not [m for m in engine["volumeMounts"] if "connection" in m["name"]]
+    assert [v["secret"]["secretName"] for v in pod_of(document)["volumes"] if "secret" in v] == [
+        "ro"
+    ]
+    request = StageRequest.model_validate_json(_environment(fetch)[REQUEST_ENV])
+    assert request.call.parents == {"artifact": DIGEST}
+    assert request.store.uri == asked.artifact.uri
+    written = job(Stage.MERGE, spec(connections=connections))
+    assert [v["secret"]["secretName"] for v in pod_of(written)["volumes"] if "secret" in v] == [
+        "full"
+    ]
+
+
+def test_a_stage_program_is_told_its_request_and_where_its_result_goes() -> None:
+    (container,) = containers(job(Stage.QUANTIZE, spec()))
+    environment = _environment(container)
+    request = StageRequest.model_validate_json(environment[REQUEST_ENV])
+    assert request.call.stage is Stage.QUANTIZE
+    assert container["command"] == ["lora-jobs", "stage"]
+    assert container["terminationMessagePath"] == environment["LORA_STAGE_RESULT"]
+    folders = {m["mountPath"] for m in container["volumeMounts"]}
+    assert {environment["LORA_WORK_DIR"], environment["HOME"]} <= folders
+
+
+def test_each_stage_runs_in_the_image_that_has_its_programs() -> None:
+    images = {s: next(containers(job(s, spec())))["image"] for s in Stage}
+    assert {s for s, image in images.items() if image == "quantize"} == {
+        Stage.QUANTIZE, Stage.EVALUATE,
+    }  # fmt: skip
+    assert images[Stage.BENCHMARK] == "TRANSFORMERS"
+    assert {images[s] for s in Stage} == {"jobs", "quantize", "TRANSFORMERS"}
+
+
+def test_a_refusal_ends_the_job_and_a_disruption_does_not_count() -> None:
+    document = job(Stage.MERGE, spec(**{"jobs.defaults": {"retries": 5}}))
+    rules = document["spec"]["podFailurePolicy"]["rules"]
+    assert [r["action"] for r in rules] == ["Ignore", "FailJob"]
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert rules[1]["onExitCodes"]["values"] == [2, 3, 64]
+    assert document["spec"]["backoffLimit"] == 5
+    assert "activeDeadlineSeconds" not in document["spec"]
+
+
+def test_labels_of_users_are_taken_over_and_never_win_over_ours() -> None:
+    asked = spec(**{"jobs.defaults": {"labels": {"team": "sql", LABEL_NAME: "other"}}})
+    labels = job(Stage.MERGE, asked)["metadata"]["labels"]
+    assert labels["team"] == "sql"
+    assert labels[LABEL_NAME] == "demo"
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_shared_memory_is_in_memory_where_the_engine_needs_it(runtime: Runtime) -> None:
+    asked = spec(**{"serving.runtime": runtime.value})
+    size = RECIPES[runtime].shared_memory_bytes
+    for document in (deployment(asked), job(Stage.BENCHMARK, asked)):
+        volumes = [v["emptyDir"] for v in pod_of(document)["volumes"] if v["name"] == "shm"]
+        assert volumes == ([{"medium": "Memory", "sizeLimit": str(size)}] if size else [])
+    assert "shm" not in [v["name"] for v in pod_of(job(Stage.MERGE, asked))["volumes"]]
+
+
+def test_a_release_never_has_less_than_its_replicas_and_drains_within_its_grace() -> None:
+    document = deployment(spec(**{"serving.terminationGracePeriodSeconds": 40}))
+    assert document["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    engine = list(containers(document))[-1]
+    assert 0 < engine["lifecycle"]["preStop"]["sleep"]["seconds"] < 40
+    probe = engine["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 15 * 60  # startDeadline
+
+
+def test_the_service_selects_exactly_the_pods_of_one_release() -> None:
+    document = service(spec(**{"serving.service": {"type": "NodePort", "port": 80}}))
+    assert document["spec"]["type"] == "NodePort"
+    selector = document["spec"]["selector"]
+    labels = deployment(spec(), release="12345678")["spec"]["template"]["metadata"]["labels"]
+    assert selector.items() <= labels.items()
+    other = deployment(spec())["spec"]["template"]["metadata"]["labels"]
+    assert not selector.items() <= other.items()
+    (port,) = document["spec"]["ports"]
+    assert port["port"] == 80
+
+
+def test_equal_intent_has_an_equal_hash_and_any_change_another() -> None:
+    def spec_hash(**changes: Any) -> str:
+        annotations = deployment(spec(), **changes)["metadata"]["annotations"]
+        return str(annotations[ANNOTATION_SPEC_HASH])
+
+    assert spec_hash() == spec_hash()
+    assert len({spec_hash(), spec_hash(replicas=3), spec_hash(digest="sha256:" + "b" * 64)}) == 3
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_children_go_with_their_object(kind: str) -> None:
+    (owner,) = workload(kind, spec())["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (
+        "uid-1", True, False,
+    )  # fmt: skip
+
+
+def _environment(container: Json) -> dict[str, str]:
+    return {e["name"]: e["value"] for e in container["env"]}
