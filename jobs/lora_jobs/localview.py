@@ -78,7 +78,9 @@ class ConsoleView:
         how = "[cyan]reused, nothing ran[/]" if reused else f"done in {_span(result.seconds)}"
         what = f"  sha256:{short(result.digest, 12)}" if result.digest else ""
         note = "" if reused or not result.message else f"  [dim]{result.message}[/]"
-        self.console.print(f"  {_title(call):<24} {how}{what}{note}", highlight=False)
+        self.console.print(
+            f"  {_title(call):<24} {how}{what}{note}", highlight=False, soft_wrap=True
+        )
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
@@ -89,7 +91,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     verdict = outcome.judgement.verdict
     console.print(
         f"Verdict: [{_STYLES[verdict]}]{verdict}[/] ({outcome.judgement.summary} gates), "
-        f"candidate {line.candidate}, quantized model {line.artifact or 'none'}"
+        f"candidate {line.candidate}, quantized model {line.artifact or 'none'}",
+        soft_wrap=True,
     )
     if line.release:
         console.print(f"Release {line.release.id} is published")

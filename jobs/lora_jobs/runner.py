@@ -8,7 +8,6 @@ the first answer. The result goes to the termination message; a refusal goes the
 """
 
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -16,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lora_api.digests import short
@@ -35,12 +33,12 @@ from lora_jobs.errors import StageError
 from lora_jobs.inputs import StoreInputs
 from lora_jobs.outputs import StoreOutputs
 from lora_jobs.progress import ProgressLines
+from lora_jobs.provenance import tool_versions
 from lora_jobs.store.actions import read_action, write_action
 from lora_jobs.store.interface import ObjectStore
 from lora_jobs.store.opening import open_store
 
 REUSED = "found in the store, nothing ran"
-_TOOLS = ("lora-operator", "torch", "transformers", "peft", "gptqmodel", "vllm", "safetensors")
 
 
 class UsageError(Exception):
@@ -107,7 +105,7 @@ def run_request(request: StageRequest, work: Path) -> StageResult:
     if not result.seconds:
         result = result.model_copy(update={"seconds": round(time.monotonic() - began)})
     if call.stage in WORKING_STAGES:
-        return write_action(store, call, result, provenance())
+        return write_action(store, call, result, tool_versions())
     return result
 
 
@@ -115,17 +113,6 @@ def stage_program(stage: str) -> StageProgram:
     """The `run` of a stage's module; imported now, since each stage has its own heavy imports."""
     program: StageProgram = import_module(f"lora_jobs.stages.{stage}").run
     return program
-
-
-def provenance() -> dict[str, str]:
-    """Versions of the tools at hand; nothing is imported for it."""
-    found = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        try:
-            found[tool] = version(tool)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _context(request: StageRequest, store: ObjectStore, inputs: Path, own: Path) -> StageContext:

@@ -35,7 +35,9 @@ def run(
     from lora_jobs.localrun import LocalRun, StageCrashed
     from lora_jobs.localview import ConsoleView, print_outcome
     from lora_jobs.manifest import read_manifest
+    from lora_jobs.termination import end_promptly_on_sigterm
 
+    end_promptly_on_sigterm()
     uri = store if "://" in store or not store else f"file://{Path(store).resolve()}"
     manifest = read_manifest(file, uri, name)
     console = Console()

@@ -69,7 +69,12 @@ def check_config(config: Mapping[str, Any], uri: str) -> None:
 
 
 def check_shapes(
-    adapter_shapes: Shapes, base_shapes: Shapes, *, adapter: str, base: str, trained_on: str = ""
+    adapter_shapes: Mapping[str, tuple[int, ...]],
+    base_shapes: Mapping[str, tuple[int, ...]],
+    *,
+    adapter: str,
+    base: str,
+    trained_on: str = "",
 ) -> None:
     """Refuse LoRA pairs whose (out, in) is not that of the base's weight.
 

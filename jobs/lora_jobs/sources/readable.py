@@ -8,9 +8,6 @@ from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source
 
 _LOOK_BYTES = 2**20
-_PARQUET_MAGIC = b"PAR1"
-_PARQUET_EMPTY_BYTES = 12
-"""Magic, footer length, magic: what no table at all would take."""
 
 
 def check_has_records(source: Source, pin: Pin) -> None:
@@ -27,17 +24,29 @@ def check_has_records(source: Source, pin: Pin) -> None:
 
 
 def _has_record(source: Source, path: str, size: int) -> bool:
-    start = source.read(path, 0, _LOOK_BYTES) if size else b""
+    if size == 0:
+        return False
     if path.endswith(".parquet"):
-        if size and not start.startswith(_PARQUET_MAGIC):
-            raise _unreadable(source.uri, path, "it is no Parquet file")
-        return size > _PARQUET_EMPTY_BYTES
+        return _parquet_rows(source, path, size) > 0
+    start = source.read(path, 0, _LOOK_BYTES)
     text = start.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
     if path.endswith(".jsonl") and text:
         _check_first_line(source.uri, path, text, is_whole=size <= _LOOK_BYTES)
     if path.endswith(".json") and text and text[0] not in "[{":
         raise _unreadable(source.uri, path, "it is neither a list nor an object")
     return text not in ("", "[]", "{}") and not (text.startswith("[") and text[1:].strip() == "]")
+
+
+def _parquet_rows(source: Source, path: str, size: int) -> int:
+    """From the footer, which is read from the file's end."""
+    import pyarrow
+    from pyarrow.parquet import read_metadata
+
+    tail = source.read(path, max(0, size - _LOOK_BYTES), _LOOK_BYTES)
+    try:
+        return int(read_metadata(pyarrow.BufferReader(tail)).num_rows)
+    except (pyarrow.ArrowException, OSError):
+        raise _unreadable(source.uri, path, "it is no Parquet file") from None
 
 
 def _check_first_line(uri: str, path: str, text: str, is_whole: bool) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.sources.pins import PinnedFile
+from lora_jobs.store.interface import checked_key
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -55,6 +56,8 @@ def select(
             Reason.SOURCE_NOT_FOUND,
             f"there is nothing at {uri}; upload the {kind} there or correct the URI",
         )
+    for file in files:
+        _check_path(uri, file.path)
     match kind:
         case SourceKind.BASE:
             return _model_files(uri, files, read)
@@ -62,6 +65,15 @@ def select(
             return _adapter_files(uri, files)
         case SourceKind.DATA:
             return _data_files(uri, files)
+
+
+def _check_path(uri: str, path: str) -> None:
+    try:
+        checked_key(path)
+    except ValueError:
+        raise Refused(
+            Reason.UNSAFE_FILE, f"{uri} holds {path!r}, which leads out of a folder; remove it"
+        ) from None
 
 
 def _model_files(uri: str, files: Sequence[PinnedFile], read: ReadWhole) -> list[PinnedFile]:

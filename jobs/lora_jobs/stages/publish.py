@@ -15,7 +15,7 @@ from lora_api.line import Line, walk
 from lora_api.spec import Spec, parse_spec
 from lora_jobs.context import StageContext
 from lora_jobs.errors import Refused, Waiting
-from lora_jobs.runner import provenance
+from lora_jobs.provenance import tool_versions
 from lora_jobs.store.actions import read_action
 from lora_jobs.store.documents import create_or_adopt_json
 from lora_jobs.store.interface import ObjectStore
@@ -96,7 +96,7 @@ def _write_record(
         pins=request.sources,
         stages={_label(call.stage, call.candidate): call.input_hash for call, _ in line.done},
         measurements=line.measurements,
-        provenance=provenance(),
+        provenance=tool_versions(),
     )
     key = layout.release(request.run.name, release.id)
     standing = ReleaseRecord.model_validate(create_or_adopt_json(store, key, record.to_json()))
