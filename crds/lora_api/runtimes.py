@@ -41,8 +41,9 @@ class RuntimeRecipe:
             beside it and told the name alone; the folder's last part must be the model's name.
         cpu_args: argv that is added on CPUs, unless the user's args name the same flag.
         cpu_env: variables that are added on CPUs.
-        adapter_args: argv that adds one dynamic adapter; `{adapter}` is its folder, `{rank}` its
-            rank.
+        adapter_args: argv that adds one dynamic adapter; `{adapter}` is its folder, `{rank}` the
+            first of `adapter_ranks` that it fits into.
+        adapter_ranks: the largest ranks that the engine can be told.
         adapter_name: what a request's `model` says to reach the adapter.
         embeds_adapter: an adapter's files in the model's own folder are loaded unmerged.
         benchmark_args: the fixed overlay of a measurement, in every condition.
@@ -60,6 +61,7 @@ class RuntimeRecipe:
     cpu_args: tuple[tuple[str, ...], ...] = ()
     cpu_env: dict[str, str] = field(default_factory=dict)
     adapter_args: tuple[str, ...] = ()
+    adapter_ranks: tuple[int, ...] = ()
     adapter_name: str = ""
     embeds_adapter: bool = False
     benchmark_args: tuple[str, ...] = ()
@@ -87,6 +89,7 @@ RECIPES: dict[Runtime, RuntimeRecipe] = {
         adapter_args=(
             "--enable-lora", "--max-lora-rank", "{rank}", "--lora-modules", "adapter={adapter}",
         ),
+        adapter_ranks=(8, 16, 32, 64, 128, 256, 320, 512),
         adapter_name="adapter",
         benchmark_args=("--no-enable-prefix-caching", "--seed", "0"),
         env={"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},

@@ -12,7 +12,16 @@ import typer
 from lora_api.jobcontract import ExitCode
 from lora_jobs.errors import StageError
 
-VERBS: tuple[str, ...] = ("merge", "fetch", "run", "stage", "quantize", "evaluate", "report")
+VERBS: tuple[str, ...] = (
+    "merge",
+    "fetch",
+    "run",
+    "stage",
+    "quantize",
+    "evaluate",
+    "report",
+    "benchmark",
+)
 """Each is the function of that name in `lora_jobs.commands.<verb>`; heavy imports inside it."""
 
 app = typer.Typer(

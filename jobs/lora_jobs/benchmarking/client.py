@@ -1,0 +1,208 @@
+"""A streaming client of the OpenAI completions API that keeps every token's arrival.
+
+The clock is read when bytes arrive, before they are parsed, and when the request is handed to the
+transport. Events that come in one read have one arrival: that they were apart, nobody has seen.
+Token counts are the engine's own (`usage`), never re-tokenized text.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from lora_api.runtimes import LengthLock, RuntimeRecipe
+from lora_jobs.benchmarking.metrics import RequestTrace
+from lora_jobs.benchmarking.prompts import Prompt
+
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+_EVENT_END = b"\n\n"
+_DATA = b"data:"
+
+
+class InvalidRun(Exception):
+    """An answer that is no measurement: an error, a wrong length, counts that do not agree."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of an engine.
+
+    Attributes:
+        model: The name of the model in the request.
+        output_tokens: Tokens to write.
+        locked: Exactly that many, whatever the model thinks; else at most.
+    """
+
+    model: str
+    output_tokens: int
+    locked: bool = True
+
+
+def request_body(recipe: RuntimeRecipe, ask: Ask, prompt: Prompt) -> dict[str, Any]:
+    """A greedy streaming completion request as this engine understands it."""
+    body: dict[str, Any] = {
+        "model": ask.model,
+        "prompt": list(prompt.token_ids) if recipe.takes_token_ids else prompt.text,
+        "max_tokens": ask.output_tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if ask.locked and recipe.length_lock is LengthLock.IGNORE_EOS:
+        body |= {"ignore_eos": True, "min_tokens": ask.output_tokens}
+    if ask.locked and recipe.length_lock is LengthLock.GENERATION_CONFIG:
+        lock = {"do_sample": False, "min_new_tokens": ask.output_tokens}
+        body["generation_config"] = json.dumps(lock | {"max_new_tokens": ask.output_tokens})
+    if recipe.takes_token_ids:
+        body["return_token_ids"] = True
+    return body
+
+
+class CompletionClient:
+    """Asks one engine; an asynchronous context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        recipe: RuntimeRecipe,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._recipe, self._clock = recipe, clock
+        limits = httpx.Limits(max_connections=None)
+        # No proxy from the environment: engines and pods are asked directly.
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=TIMEOUT, limits=limits, transport=transport, trust_env=False
+        )
+
+    async def __aenter__(self) -> "CompletionClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def complete(self, ask: Ask, prompt: Prompt) -> RequestTrace:
+        """One request, to its end.
+
+        Raises:
+            InvalidRun: The engine answered with an error, or not with what was asked for.
+            httpx.TransportError: It did not answer.
+        """
+        body = request_body(self._recipe, ask, prompt)
+        collected = _Answer(token_ids_named=self._recipe.takes_token_ids)
+        sent_s = self._clock()
+        async with self._http.stream("POST", "/v1/completions", json=body) as response:
+            if response.status_code != httpx.codes.OK:
+                text = (await response.aread()).decode(errors="replace")[:300]
+                raise InvalidRun(f"the engine answered {response.status_code}: {text}")
+            async for data in response.aiter_bytes():
+                collected.take(data, self._clock())
+        trace = collected.trace(sent_s)
+        _check(ask, prompt, trace)
+        return trace
+
+    async def closed_loop(
+        self, ask: Ask, prompts: Sequence[Prompt], concurrency: int
+    ) -> list[RequestTrace]:
+        """Ask every prompt once, `concurrency` at a time; traces in the prompts' order."""
+        waiting = iter(enumerate(prompts))
+        traces: dict[int, RequestTrace] = {}
+
+        async def worker() -> None:
+            for index, prompt in waiting:
+                traces[index] = await self.complete(ask, prompt)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(worker())
+        return [traces[index] for index in range(len(prompts))]
+
+    async def served_models(self) -> list[str]:
+        """The names that `/v1/models` lists."""
+        response = await self._http.get("/v1/models")
+        response.raise_for_status()
+        return [str(model["id"]) for model in response.json()["data"]]
+
+
+class _Answer:
+    """A stream of server-sent events as it comes in."""
+
+    def __init__(self, token_ids_named: bool) -> None:
+        self._token_ids_named = token_ids_named
+        self._rest = b""
+        self._arrivals: list[float] = []
+        self._pieces: list[str] = []
+        self._usage: dict[str, int] = {}
+        self._model = ""
+
+    def take(self, data: bytes, now: float) -> None:
+        """Bytes that arrived at `now`."""
+        *events, self._rest = (self._rest + data.replace(b"\r\n", b"\n")).split(_EVENT_END)
+        had_output = False
+        for event in events:
+            had_output |= self._take_event(event)
+        if had_output:
+            self._arrivals.append(now)
+
+    def _take_event(self, event: bytes) -> bool:
+        """Whether it held output tokens. A role, an empty or the last chunk holds none."""
+        payload = event.removeprefix(_DATA).strip()
+        if not event.startswith(_DATA) or payload == b"[DONE]":
+            return False
+        try:
+            chunk = json.loads(payload)
+        except ValueError:
+            raise InvalidRun(f"the engine streamed no JSON: {payload[:200]!r}") from None
+        if "error" in chunk:
+            raise InvalidRun(f"the engine failed: {str(chunk['error'])[:300]}")
+        self._model = chunk.get("model", self._model)
+        self._usage = chunk.get("usage") or self._usage
+        choice: dict[str, Any] = next(iter(chunk.get("choices", ())), {})
+        text = choice.get("text") or ""
+        named = self._token_ids_named and "token_ids" in choice
+        has_output = bool(choice["token_ids"] if named else text)
+        if has_output:
+            self._pieces.append(text)
+        return has_output
+
+    def trace(self, sent_s: float) -> RequestTrace:
+        """What was seen.
+
+        Raises:
+            InvalidRun: There was no output, or the engine counted nothing.
+        """
+        if not self._arrivals:
+            raise InvalidRun("the engine wrote no output token")
+        if not self._usage:
+            raise InvalidRun("the engine does not count its tokens (no usage in the stream)")
+        return RequestTrace(
+            sent_s=sent_s,
+            arrivals_s=tuple(self._arrivals),
+            output_tokens=int(self._usage["completion_tokens"]),
+            prompt_tokens=int(self._usage["prompt_tokens"]),
+            text="".join(self._pieces),
+            pieces=tuple(self._pieces),
+            model=self._model,
+        )
+
+
+def _check(ask: Ask, prompt: Prompt, trace: RequestTrace) -> None:
+    if ask.locked and trace.output_tokens != ask.output_tokens:
+        raise InvalidRun(
+            f"the engine wrote {trace.output_tokens} tokens instead of {ask.output_tokens}: "
+            "runs of unequal length cannot be compared"
+        )
+    if trace.prompt_tokens != len(prompt.token_ids):
+        raise InvalidRun(
+            f"the engine read {trace.prompt_tokens} prompt tokens instead of "
+            f"{len(prompt.token_ids)}: its tokenizer is another one"
+        )
+    if len(trace.pieces) > trace.output_tokens:
+        raise InvalidRun(
+            f"{len(trace.pieces)} chunks of output hold {trace.output_tokens} tokens: "
+            "the engine does not count what it writes"
+        )

@@ -1,0 +1,154 @@
+"""One condition in one fresh engine process: start, warm up, timed loops, answers, stop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from lora_api.parameters import BenchmarkParameters
+from lora_api.runtimes import RECIPES, ServeCommand
+from lora_jobs.benchmarking.client import Ask, CompletionClient, InvalidRun
+from lora_jobs.benchmarking.conditions import Condition, serve
+from lora_jobs.benchmarking.engine import Engine, EngineDied, free_port
+from lora_jobs.benchmarking.expectations import ANSWER_TOKENS
+from lora_jobs.benchmarking.metrics import RequestTrace, is_burst_run
+from lora_jobs.benchmarking.prompts import Prompt
+
+WARM_UP_ROUNDS = 2
+"""Closed loops at each concurrency that are thrown away: allocators, lazy kernels, caches."""
+MIN_REQUESTS = 8
+REQUESTS_PER_CLIENT = 3
+BURST = (
+    "the tokens arrived in bursts, which says nothing about single tokens; the model is too small "
+    "for this machine or the engine buffers"
+)
+
+StartEngine = Callable[[ServeCommand, int, str, Path], Engine]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The same work for every condition.
+
+    Attributes:
+        parameters: Engine, flags and workload.
+        warm_up: Prompts whose runs are thrown away.
+        prompts: Prompts of the timed runs, in order.
+        questions: Prompts whose answers are recorded.
+    """
+
+    parameters: BenchmarkParameters
+    warm_up: Sequence[Prompt]
+    prompts: Sequence[Prompt]
+    questions: Sequence[Prompt]
+
+
+@dataclass
+class ProcessRun:
+    """What one engine process showed.
+
+    Attributes:
+        loops: Traces by concurrency.
+        invalid: Why a concurrency has no valid run.
+        answers: For each question, the pieces of every answer.
+    """
+
+    condition: str
+    block: int
+    argv: list[str]
+    start_seconds: float = 0.0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    model: str = ""
+    loops: dict[int, list[RequestTrace]] = field(default_factory=dict)
+    invalid: dict[int, str] = field(default_factory=dict)
+    answers: list[list[tuple[str, ...]]] = field(default_factory=list)
+
+
+def requests_in_loop(concurrency: int) -> int:
+    """Timed requests of one closed loop."""
+    return max(MIN_REQUESTS, REQUESTS_PER_CLIENT * concurrency)
+
+
+def measure(
+    condition: Condition,
+    block: int,
+    answer_rounds: int,
+    work: Work,
+    folder: Path,
+    start: StartEngine = Engine,
+) -> ProcessRun:
+    """Measure a condition once.
+
+    Args:
+        condition: What to serve.
+        block: For the record.
+        answer_rounds: How often each question is asked.
+        work: What to ask.
+        folder: An empty folder; the engine's log stays in it.
+        start: Makes the engine, a context manager.
+
+    Raises:
+        NotApplicable: The engine cannot serve the condition.
+        EngineDied: It did not start, or ended.
+    """
+    began = time.monotonic()
+    recipe = RECIPES[work.parameters.runtime]
+    port = free_port()
+    served = serve(condition, work.parameters, folder, port)
+    run = ProcessRun(condition.name, block, served.command.argv)
+    with start(served.command, port, recipe.health_path, folder / "engine.log") as engine:
+        run.start_seconds = engine.start_seconds
+        try:
+            asyncio.run(_ask_all(engine.url, served.request_model, answer_rounds, work, run))
+        except* httpx.TransportError:
+            raise engine.died("while it is asked") from None
+        run.peak_memory_bytes = engine.peak_memory_bytes()
+    run.seconds = time.monotonic() - began
+    return run
+
+
+async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: ProcessRun) -> None:
+    ask = Ask(model, work.parameters.output_tokens)
+    async with CompletionClient(url, RECIPES[work.parameters.runtime]) as client:
+        for concurrency in work.parameters.concurrency:
+            try:
+                await _timed_loop(client, ask, concurrency, work, run)
+            except* InvalidRun as invalid:
+                run.loops.pop(concurrency, None)
+                run.invalid[concurrency] = _first_message(invalid)
+        if not run.invalid:
+            await _record_answers(client, model, answer_rounds, work, run)
+
+
+async def _timed_loop(
+    client: CompletionClient, ask: Ask, concurrency: int, work: Work, run: ProcessRun
+) -> None:
+    for _ in range(WARM_UP_ROUNDS):
+        await client.closed_loop(ask, work.warm_up[:concurrency], concurrency)
+    prompts = work.prompts[: requests_in_loop(concurrency)]
+    traces = await client.closed_loop(ask, prompts, concurrency)
+    run.loops[concurrency] = traces
+    run.model = traces[0].model
+    if is_burst_run(traces):
+        run.invalid[concurrency] = BURST
+
+
+async def _record_answers(
+    client: CompletionClient, model: str, rounds: int, work: Work, run: ProcessRun
+) -> None:
+    ask = Ask(model, ANSWER_TOKENS)
+    for question in work.questions:
+        answers = [(await client.complete(ask, question)).pieces for _ in range(rounds)]
+        run.answers.append(answers)
+
+
+def _first_message(group: BaseExceptionGroup[BaseException]) -> str:
+    first = group.exceptions[0]
+    return _first_message(first) if isinstance(first, BaseExceptionGroup) else str(first)
+
+
+__all__ = ["BURST", "EngineDied", "ProcessRun", "Work", "measure", "requests_in_loop"]

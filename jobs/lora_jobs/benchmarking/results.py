@@ -1,0 +1,222 @@
+"""From processes to what is kept: measurements, notes, samples, expectations. Pure.
+
+A number is missing when one of its runs was invalid: half of an experiment is no measurement, and
+gates treat what is missing as an Error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_api.gates import (
+    BASE,
+    CONDITIONS,
+    DYNAMIC,
+    OUTPUT_TOKENS_PER_SECOND,
+    PEAK_MEMORY_BYTES,
+    QUANTIZED,
+    TPOT_P50,
+    TTFT_P50,
+    Measurements,
+    at_concurrency,
+)
+from lora_api.parameters import BenchmarkParameters
+from lora_api.runtimes import NO_ACCELERATOR
+from lora_jobs.benchmarking.expectations import Expectation, Expectations, expectation_of
+from lora_jobs.benchmarking.measuring import ProcessRun, Work
+from lora_jobs.benchmarking.metrics import (
+    Interval,
+    RequestTrace,
+    Speed,
+    decimal_text,
+    geometric_mean,
+    ratio_interval,
+    speed_of,
+)
+from lora_jobs.benchmarking.prompts import prompts_hash
+
+SAMPLES_SCHEMA = 1
+INACTIVE_ADAPTER = "the engine answered as the base without the adapter: it does not apply it"
+
+
+@dataclass
+class BenchmarkRun:
+    """All that was measured.
+
+    Attributes:
+        work: What every process was asked.
+        not_applicable: Why a condition was not measured.
+    """
+
+    work: Work
+    processes: list[ProcessRun] = field(default_factory=list)
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> BenchmarkParameters:
+        """Engine, flags and workload."""
+        return self.work.parameters
+
+    def of(self, condition: str) -> list[ProcessRun]:
+        """The processes of one condition, in the order of their blocks."""
+        return [p for p in self.processes if p.condition == condition]
+
+    @property
+    def blocks(self) -> int:
+        """Finished blocks."""
+        return len({p.block for p in self.processes})
+
+
+def measurements_of(run: BenchmarkRun) -> Measurements:
+    """Rows by metric and condition, four significant digits.
+
+    Peak memory is of the engine's processes in the machine's main memory; on an accelerator that
+    says nothing of the device, so there is no such row.
+    """
+    rows: Measurements = {}
+    for condition in _measured_conditions(run):
+        for concurrency in run.parameters.concurrency:
+            for metric, values in _block_values(run, condition, concurrency).items():
+                row = rows.setdefault(at_concurrency(metric, concurrency), {})
+                row[condition] = decimal_text(geometric_mean(values))
+        peaks = [p.peak_memory_bytes for p in run.of(condition)]
+        if run.parameters.accelerator == NO_ACCELERATOR and min(peaks) > 0:
+            rows.setdefault(PEAK_MEMORY_BYTES, {})[condition] = str(max(peaks))
+    return rows
+
+
+def intervals_of(run: BenchmarkRun) -> list[tuple[str, Interval]]:
+    """Quantized against base for every timing metric, over the blocks that have both."""
+    found = []
+    for concurrency in run.parameters.concurrency:
+        quantized = _block_values(run, QUANTIZED, concurrency)
+        base = _block_values(run, BASE, concurrency)
+        for metric in quantized.keys() & base.keys():
+            pairs = min(len(quantized[metric]), len(base[metric]))
+            interval = ratio_interval(quantized[metric][:pairs], base[metric][:pairs])
+            found.append((at_concurrency(metric, concurrency), interval))
+    return sorted(found)
+
+
+def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> dict[str, str]:
+    """Short facts for people: what is missing and why, on what, and how precisely."""
+    notes = {f"notApplicable/{c}": reason for c, reason in run.not_applicable.items()}
+    if _adapter_is_inactive(run):
+        notes[f"notApplicable/{DYNAMIC}"] = INACTIVE_ADAPTER
+    for process in run.processes:
+        for concurrency, reason in process.invalid.items():
+            notes[f"invalid/{process.condition}@{concurrency}"] = reason
+    notes["device"] = facts["device"]
+    notes["engine"] = facts.get("engine", "")
+    notes["precision"] = _precision_note(run, precision)
+    notes["startSeconds"] = ", ".join(
+        f"{c} {max(p.start_seconds for p in run.of(c)):.0f}" for c in _conditions(run)
+    )
+    return {name: note[:500] for name, note in notes.items() if note}
+
+
+def expectations_of(run: BenchmarkRun, artifact: str) -> Expectations:
+    """The quantized model's answers that came out the same each time."""
+    answers = _answers(run, QUANTIZED)
+    others = {c: _answers(run, c) for c in _conditions(run) if c != QUANTIZED}
+    kept: list[Expectation] = []
+    for index, question in enumerate(run.work.questions if answers else ()):
+        said = {c: a[index][0] for c, a in others.items() if a}
+        found = expectation_of(question.text, question.token_ids, answers[index], said)
+        if found:
+            kept.append(found)
+    return Expectations(artifact=artifact, prompts=kept)
+
+
+def samples_of(
+    run: BenchmarkRun, expectations: Expectations, facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """The raw record: every arrival of every timed request, in whole microseconds."""
+    return {
+        "schema": SAMPLES_SCHEMA,
+        "workload": run.parameters.to_json(),
+        "prompts": prompts_hash([*run.work.prompts, *run.work.questions]),
+        "environment": dict(facts),
+        "intervals": {
+            key: {"ratio": decimal_text(i.ratio), "blocks": i.blocks}
+            | ({"halfWidth": decimal_text(i.half_width)} if i.blocks > 1 else {})
+            for key, i in intervals_of(run)
+        },
+        "notApplicable": run.not_applicable,
+        "processes": [_process_document(process) for process in run.processes],
+        "expectations": expectations.to_json(),
+    }
+
+
+def _process_document(process: ProcessRun) -> dict[str, Any]:
+    return {
+        "condition": process.condition,
+        "block": process.block,
+        "argv": process.argv,
+        "model": process.model,
+        "startMilliseconds": round(process.start_seconds * 1000),
+        "peakMemoryBytes": process.peak_memory_bytes,
+        "invalid": {str(c): reason for c, reason in process.invalid.items()},
+        "loops": {
+            str(concurrency): [_trace_document(t, traces[0].sent_s) for t in traces]
+            for concurrency, traces in process.loops.items()
+        },
+    }
+
+
+def _trace_document(trace: RequestTrace, start_s: float) -> dict[str, Any]:
+    return {
+        "sentMicroseconds": round((trace.sent_s - start_s) * 1e6),
+        "arrivalsMicroseconds": [round((a - start_s) * 1e6) for a in trace.arrivals_s],
+        "promptTokens": trace.prompt_tokens,
+        "outputTokens": trace.output_tokens,
+    }
+
+
+def _conditions(run: BenchmarkRun) -> Iterator[str]:
+    return (c for c in CONDITIONS if run.of(c))
+
+
+def _measured_conditions(run: BenchmarkRun) -> Iterator[str]:
+    inactive = _adapter_is_inactive(run)
+    return (c for c in _conditions(run) if not (inactive and c == DYNAMIC))
+
+
+def _block_values(run: BenchmarkRun, condition: str, concurrency: int) -> dict[str, list[float]]:
+    """By metric one value a block; nothing at all when any block's run was invalid."""
+    processes = run.of(condition)
+    if any(concurrency in p.invalid or concurrency not in p.loops for p in processes):
+        return {}
+    speeds: Sequence[Speed] = [speed_of(p.loops[concurrency]) for p in processes]
+    values = {
+        TTFT_P50: [s.time_to_first_token_ms for s in speeds],
+        OUTPUT_TOKENS_PER_SECOND: [s.output_tokens_per_second for s in speeds],
+        TPOT_P50: [t for t in (s.time_per_output_token_ms for s in speeds) if t is not None],
+    }
+    return {metric: found for metric, found in values.items() if found}
+
+
+def _answers(run: BenchmarkRun, condition: str) -> list[list[tuple[str, ...]]]:
+    """By question, the answers of all processes of a condition."""
+    asked = [p.answers for p in run.of(condition) if p.answers]
+    return [[a for answers in same for a in answers] for same in zip(*asked, strict=True)]
+
+
+def _adapter_is_inactive(run: BenchmarkRun) -> bool:
+    dynamic, base = _answers(run, DYNAMIC), _answers(run, BASE)
+    return bool(dynamic) and [a[0] for a in dynamic] == [a[0] for a in base]
+
+
+def _precision_note(run: BenchmarkRun, precision: float) -> str:
+    intervals = intervals_of(run)
+    blocks = "1 block" if run.blocks == 1 else f"{run.blocks} blocks"
+    if not intervals:
+        return f"{blocks}; base and quantized were not both measured"
+    key, widest = max(intervals, key=lambda found: found[1].half_width)
+    if widest.blocks < 2:
+        return f"{blocks}: no interval; a longer benchmark.maxDuration gives more"
+    reached = "reached" if widest.half_width <= precision else "NOT reached"
+    return (
+        f"{blocks}: quantized against base within +-{widest.half_width:.1%} (95 %, {key}); "
+        f"precision {precision:.0%} {reached}"
+    )
