@@ -21,6 +21,7 @@ VERBS: tuple[str, ...] = (
     "evaluate",
     "report",
     "benchmark",
+    "verify",
 )
 """Each is the function of that name in `lora_jobs.commands.<verb>`; heavy imports inside it."""
 

@@ -27,6 +27,10 @@ class InvalidRun(Exception):
     """An answer that is no measurement: an error, a wrong length, counts that do not agree."""
 
 
+class ServerError(InvalidRun):
+    """The engine is in trouble (5xx): another time it may answer."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """What is asked of an engine.
@@ -98,7 +102,8 @@ class CompletionClient:
         async with self._http.stream("POST", "/v1/completions", json=body) as response:
             if response.status_code != httpx.codes.OK:
                 text = (await response.aread()).decode(errors="replace")[:300]
-                raise InvalidRun(f"the engine answered {response.status_code}: {text}")
+                kind = ServerError if response.is_server_error else InvalidRun
+                raise kind(f"the engine answered {response.status_code}: {text}")
             async for data in response.aiter_bytes():
                 collected.take(data, self._clock())
         trace = collected.trace(sent_s)

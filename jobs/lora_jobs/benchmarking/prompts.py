@@ -8,12 +8,14 @@ does not come back with the exact length is drawn again. Only the tokenizers lib
 import random
 from dataclasses import dataclass
 from pathlib import Path
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from lora_api.digests import digest_of
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+
+if TYPE_CHECKING:  # `verify` knows prompts, and its image has no tokenizers
+    from tokenizers import Tokenizer
 
 SEED = 20_261_122
 _DRAWS = 200
@@ -47,7 +49,9 @@ def prompts_hash(prompts: list[Prompt]) -> str:
     return digest_of([list(p.token_ids) for p in prompts])
 
 
-def _tokenizer(model: Path) -> Tokenizer:
+def _tokenizer(model: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
     file = model / "tokenizer.json"
     if not file.is_file():
         raise Refused(
@@ -60,7 +64,7 @@ def _tokenizer(model: Path) -> Tokenizer:
     return tokenizer
 
 
-def _ordinary_ids(tokenizer: Tokenizer) -> list[int]:
+def _ordinary_ids(tokenizer: "Tokenizer") -> list[int]:
     """Tokens that stand for plain printable text on their own."""
     special = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
     texts = {
@@ -71,7 +75,9 @@ def _ordinary_ids(tokenizer: Tokenizer) -> list[int]:
     return [i for i, text in texts.items() if text.isascii() and text.isalnum()]
 
 
-def _draw(tokenizer: Tokenizer, ordinary: list[int], tokens: int, source: random.Random) -> Prompt:
+def _draw(
+    tokenizer: "Tokenizer", ordinary: list[int], tokens: int, source: random.Random
+) -> Prompt:
     for _ in range(_DRAWS * bool(ordinary)):
         ids: list[int] = source.choices(ordinary, k=tokens)
         for _ in range(_DRAWS):
