@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "three bits": ("spec.quantization.gptq.bits", 3, "supported value"),
     "a reserved engine flag": ("spec.serving.args.0", "--model=x", "set by the operator"),
     "a reserved flag and its value in one item": ("spec.serving.args.0", "--port 1", "set by"),
-    "an abbreviated reserved flag": ("spec.serving.args.0", "--trust_remote", "set by the operator"),
+    "an abbreviated reserved flag": ("spec.serving.args.0", "--trust_remote", "set by"),
     "a source that is no URI we know": ("spec.baseModel.uri", "ftp://x/y", "should match"),
     "a percent without its sign": ("spec.gates.taskQuality.maxIncrease", "5", "should match"),
     "calibration on the evaluation set": (

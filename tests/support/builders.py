@@ -9,7 +9,10 @@ def spec_document(**changes: Any) -> dict[str, Any]:
     """A small valid spec; `changes` are set by dotted path."""
     document: dict[str, Any] = {
         "connections": [
-            {"name": "models", "s3": {"endpoint": "http://127.0.0.1:7070", "secretRef": {"name": "s3"}}}
+            {
+                "name": "models",
+                "s3": {"endpoint": "http://127.0.0.1:7070", "secretRef": {"name": "s3"}},
+            }
         ],
         "baseModel": {"uri": "s3://models/base"},
         "adapters": [{"uri": "s3://models/adapter"}],

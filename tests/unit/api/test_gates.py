@@ -82,7 +82,11 @@ def test_each_gate_fails_beyond_its_limit_and_decides(gate: str, metric: str, va
 
 @pytest.mark.parametrize(
     ("gate", "metric", "value"),
-    [("weightsSize", WEIGHTS_BYTES, "800"), ("decodeSpeed", SPEED, "95"), ("firstToken", TTFT, "62.5")],
+    [
+        ("weightsSize", WEIGHTS_BYTES, "800"),
+        ("decodeSpeed", SPEED, "95"),
+        ("firstToken", TTFT, "62.5"),
+    ],
 )  # fmt: skip
 def test_a_number_exactly_at_the_limit_passes(gate: str, metric: str, value: str) -> None:
     judgement = judge(Gates(), with_value(metric, "quantized", value))
