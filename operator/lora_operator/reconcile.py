@@ -25,9 +25,6 @@ from lora_operator.workqueue import Clock, TryLater
 
 Planner = Callable[[Observed, Settings, float], Plan]
 
-STALE_SECONDS = 0.5
-"""After a conflict: the object has changed, look again."""
-
 
 class ObjectKey(NamedTuple):
     """Which LoRADeployment."""
@@ -79,7 +76,8 @@ class Reconciler:
         """Look at the object; returns when to look again, None for at the next resync.
 
         Raises:
-            TryLater: The API server denies something; status tells it, now or at the next look.
+            TryLater: The object has changed since it was read, or the API server denies something;
+                status tells the latter, now or at the next look.
         """
         parent = await observe_object(self._cluster, key.namespace, key.name)
         if parent is None or parent.deleting:
@@ -88,10 +86,8 @@ class Reconciler:
         memory = self._memories.setdefault(key, _Memory())
         try:
             return await self._look(parent, memory)
-        except (Conflict, NotFound):
-            return STALE_SECONDS
-        except Denied as denied:
-            raise TryLater(str(denied)) from denied
+        except (Conflict, NotFound, Denied) as refusal:
+            raise TryLater(str(refusal)) from refusal
 
     async def _look(self, parent: ObservedObject, memory: _Memory) -> float | None:
         try:
@@ -113,16 +109,16 @@ class Reconciler:
     async def _tell(self, parent: ObservedObject, memory: _Memory, plan: Plan) -> None:
         """Write the status, then post the events of its transitions."""
         before, status = status_of(parent.status), plan.status
-        time = rfc3339(self._now())
+        at = rfc3339(self._now())
         events = [a for a in plan.actions if isinstance(a, EmitEvent)]
         if memory.denial:
-            status = with_denial(status, memory.denial, parent.generation, time)
+            status = with_denial(status, memory.denial, parent.generation, at)
             events += denial_events(before, status)
         if self._is_to_be_written(memory, before, status):
             await write_status(self._cluster, parent, status)
             memory.status_written_at = self._clock.monotonic()
         for event in events:
-            await post_event(self._cluster, parent, event, time)
+            await post_event(self._cluster, parent, event, at)
 
     async def _act(self, parent: ObservedObject, plan: Plan) -> None:
         executor = Executor(self._cluster, self._settings, parent)

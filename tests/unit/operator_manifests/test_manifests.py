@@ -178,7 +178,9 @@ def test_credentials_are_optional_read_only_files_and_nothing_else(kind: str) ->
               if m["name"] == volume["name"]]  # fmt: skip
     assert [m["readOnly"] for m in mounts] == [True]
     assert mounts[0]["mountPath"] == "/var/run/lora-operator/connections/models"
-    text = json.dumps([[c.get("env"), c.get("command"), c.get("args")] for c in containers(document)])
+    text = json.dumps(
+        [[c.get("env"), c.get("command"), c.get("args")] for c in containers(document)]
+    )
     assert "secretKeyRef" not in text
     assert "envFrom" not in json.dumps(document)
 

@@ -1,7 +1,6 @@
 """One worker a key, back-off with jitter, and nobody suffers from another's failure."""
 
 import asyncio
-import heapq
 import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,51 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_clock import FakeClock, settle
 from lora_operator.workqueue import Schedule, TryLater, WorkQueue
-
-
-class FakeAlarm:
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-
-class FakeClock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._alarms: list[tuple[float, int, FakeAlarm]] = []
-        self._numbers = itertools.count()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeAlarm:
-        alarm = FakeAlarm(callback)
-        heapq.heappush(self._alarms, (self.now + seconds, next(self._numbers), alarm))
-        return alarm
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass and everything that is due happen."""
-        until = self.now + seconds
-        await settle()
-        while self._alarms and self._alarms[0][0] <= until:
-            self.now, _, alarm = heapq.heappop(self._alarms)
-            if alarm.callback:
-                alarm.callback()
-            await settle()
-        self.now = until
-        await settle()
-
-
-async def settle() -> None:
-    """Let all tasks run until they wait for something."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
 
 Work = Callable[[str], Awaitable[float | None]]
 
