@@ -92,6 +92,21 @@ def test_a_complete_job_without_a_readable_result_sends_resolve_and_never_the_st
     assert world.condition("Ready")[0] == "True"
 
 
+def test_the_store_is_asked_anew_even_if_the_operator_died_before_it_could_ask() -> None:
+    world = World()
+    world.reconcile()
+    world.end_stage("resolve")
+    world.reconcile()
+    (merge,) = world.unfinished_jobs()
+    world.lose_result(merge)
+    world.reconcile_and_crash(0)
+    assert any(j.stage == "resolve" and j.complete for j in world.jobs.values())
+    world.settle()
+    assert world.created.count("resolve") == 2, "the old answer does not know of the merge"
+    assert world.condition("Ready")[0] == "True"
+    assert world.created.count("merge") == 1
+
+
 def test_a_complete_job_whose_result_the_store_lacks_stalls_instead_of_running_for_ever() -> None:
     world = World()
     job = world.run_until("quantize")
