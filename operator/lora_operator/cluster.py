@@ -221,7 +221,9 @@ async def connect() -> AsyncIterator[KubernetesCluster]:
     if runs_in_pod(os.environ):
         load_incluster_config(client_configuration=configuration)
     else:
-        await load_kube_config(client_configuration=configuration)
+        # Without a file the library takes what KUBECONFIG was when it was imported.
+        files = os.environ.get("KUBECONFIG") or None
+        await load_kube_config(config_file=files, client_configuration=configuration)
     async with ApiClient(configuration) as client:
         yield KubernetesCluster(client)
 
@@ -246,9 +248,17 @@ def _raise_typed(error: DynamicApiError, verb: str, what: str, resource: str) ->
         raise (AlreadyExists if status.get("reason") == "AlreadyExists" else Conflict)(
             said
         ) from None
+    if error.status == 422 and _is_about_another_object(status):
+        raise Conflict(said) from None
     if error.status in (403, 422):
         raise Denied(f'the API server denies "{verb}" of {resource}: {message}') from None
     raise error
+
+
+def _is_about_another_object(status: Json) -> bool:
+    """A patch that carries a uid, of a name that another object has now."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    return any(cause.get("field") == "metadata.uid" for cause in causes)
 
 
 def _status_of(error: DynamicApiError) -> Json:

@@ -40,6 +40,7 @@ class CannedStages:
         held: Stages that run on until they are taken out.
         waiting: Stages that end with this reason until they are taken out.
         crashing: Stages that end with this exit code, without a document.
+        prepared: The store has every result already, for tests of what comes after.
     """
 
     ran: list[str] = field(default_factory=list)
@@ -49,6 +50,7 @@ class CannedStages:
     store: dict[str, StageResult] = field(default_factory=dict)
     uris: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    prepared: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, pod: dict[str, Any]) -> Ended | None:
@@ -76,8 +78,15 @@ class CannedStages:
         with self._lock:
             if call.input_hash not in self.store:
                 self.ran.append(call.stage.value)
-                self.store[call.input_hash] = result.model_copy(update=self._work(call))
-            return self.store[call.input_hash]
+            return self._stored(call)
+
+    def _stored(self, call: StageCall) -> StageResult:
+        """The result in the store, put there now if it is not."""
+        new = StageResult(stage=call.stage, input_hash=call.input_hash, **self._work(call))
+        return self.store.setdefault(call.input_hash, new)
+
+    def _known(self, call: StageCall) -> StageResult | None:
+        return self._stored(call) if self.prepared else self.store.get(call.input_hash)
 
     def _resolved(self, request: StageRequest) -> StageResult:
         spec = parse_spec(request.spec or {})
@@ -88,9 +97,7 @@ class CannedStages:
         self.uris |= {digest_of(s.uri): s.uri for s in pins.values()}
         image = spec.serving.image or request.default_image
         digests = {name: s.digest for name, s in pins.items()}
-        line = walk(
-            spec, request.run.name, digests, image, lambda call: self.store.get(call.input_hash)
-        )
+        line = walk(spec, request.run.name, digests, image, self._known)
         return StageResult(
             stage=Stage.RESOLVE,
             input_hash=request.call.input_hash,

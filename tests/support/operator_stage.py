@@ -40,10 +40,9 @@ class OperatorStage:
         self.kubectl = kubectl.within(namespace)
         self.stages = CannedStages()
         self.serving_pods_start = True
+        self._ready_pods: set[str] = set()
         self.operator = OperatorProcess(self.kubectl, plane.server, folder, settings)
-        self._kubelet = StandInKubelet(
-            plane.api, namespace, self.stages.run, lambda pod: self.serving_pods_start
-        )
+        self._kubelet = StandInKubelet(plane.api, namespace, self.stages.run, self._is_ready)
 
     def __enter__(self) -> "OperatorStage":
         self._kubelet.__enter__()
@@ -53,6 +52,13 @@ class OperatorStage:
     def __exit__(self, *error: object) -> None:
         self.operator.__exit__(*error)
         self._kubelet.__exit__(*error)
+
+    def _is_ready(self, pod: dict[str, Any]) -> bool:
+        """A pod that is Ready stays so."""
+        name = pod["metadata"]["name"]
+        if self.serving_pods_start:
+            self._ready_pods.add(name)
+        return name in self._ready_pods
 
     def apply(self, **changes: Any) -> None:
         """Apply the small object with changes by dotted path."""
