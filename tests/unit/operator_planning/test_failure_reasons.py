@@ -173,8 +173,10 @@ def test_a_waiting_condition_does_not_flap_while_it_is_tried_again() -> None:
         world.rest()
         world.now += 601
         world.reconcile()
-        assert world.condition("Ready") == ("Unknown", "SourceNotFound")
-        assert world.unfinished_jobs(), "it is being tried again"
+        (name,) = world.unfinished_jobs()
+        world.start(name)
+        world.reconcile()
+        assert world.condition("Ready") == ("Unknown", "SourceNotFound"), "as it is tried again"
     assert [e.reason for e in world.events] == ["SourceNotFound"]
 
 
@@ -202,6 +204,28 @@ def test_the_attempts_of_a_waiting_stage_are_counted() -> None:
         world.end_stage("quantize", failure(Reason.ACCESS_DENIED), exit_code=3)
         world.rest()
         assert world.stage("quantize")["attempt"] == attempt
+
+
+def test_a_working_stage_that_runs_again_is_no_longer_called_waiting() -> None:
+    world = failing_at("quantize", failure(Reason.ACCESS_DENIED), exit_code=3)
+    world.now += 31
+    job = world.run_until("quantize")
+    world.start(job.name)
+    world.rest()
+    assert world.condition("Quantized") == ("Unknown", "Running")
+    assert world.status["phase"] == "Quantizing"
+
+
+def test_what_failed_attempts_held_of_the_accelerators_is_counted() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.jobs[job.name] = replace(world.jobs[job.name], accelerators=2)
+    world.end(job.name, failure(Reason.STORE_UNREACHABLE), exit_code=3)
+    ran_from = replace(world.jobs[job.name].pods[0], container_started_at=world.now - 100)
+    world.jobs[job.name] = replace(world.jobs[job.name], pods=(ran_from,))
+    world.settle()
+    assert world.stage("quantize")["acceleratorSeconds"] == 2 * 100 + 60
+    assert world.status["run"]["acceleratorSeconds"] == 2 * 100 + 4 * 60
 
 
 def test_a_clock_that_jumped_back_prolongs_no_backoff() -> None:

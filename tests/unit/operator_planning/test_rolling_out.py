@@ -150,6 +150,7 @@ def test_a_refused_verification_gives_the_release_up_once_and_the_last_good_stay
     world.edit(**{"serving.replicas": 2})
     world.settle()
     assert world.created == created, "another number of replicas does not make the model another"
+    assert world.message("Ready") == "other answers than recorded"
 
 
 def test_a_given_up_release_stays_given_up_when_status_is_wiped() -> None:
@@ -263,6 +264,24 @@ def test_a_waiting_verification_is_tried_again() -> None:
     world.end_stage("verify", failure, exit_code=3)
     world.rest()
     assert world.condition("Ready") == ("Unknown", "EngineFailed")
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_a_candidate_that_was_ready_once_has_met_its_deadline() -> None:
+    world = World()
+    name = until_candidate(world)
+    world.make_ready(name)
+    world.rest()
+    failure = StageFailure(failure=Reason.ENGINE_FAILED, message="no answer yet")
+    world.end_stage("verify", failure, exit_code=3)
+    world.rest()
+    ready = world.deployments[name]
+    world.deployments[name] = replace(ready, ready_replicas=0, available=False)
+    world.now += 86_400
+    world.rest()
+    assert not world.deployments[name].gave_up
+    world.deployments[name] = ready
     world.settle()
     assert world.condition("Ready")[0] == "True"
 
