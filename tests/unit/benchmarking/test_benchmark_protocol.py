@@ -1,0 +1,85 @@
+"""Blocks, and when they end, without processes and on a clock of the test's own."""
+
+from pathlib import Path
+
+from lora_api.gates import OUTPUT_TOKENS_PER_SECOND, TTFT_P50
+from lora_api.parameters import BenchmarkParameters
+from lora_api.runtimes import Runtime
+from lora_jobs.benchmarking.conditions import Condition
+from lora_jobs.benchmarking.measuring import ProcessRun, Work
+from lora_jobs.benchmarking.metrics import RequestTrace
+from lora_jobs.benchmarking.protocol import Limits, benchmark
+from lora_jobs.benchmarking.results import BenchmarkRun, intervals_of, measurements_of, notes_of
+from wordmodel import write_word_model
+
+SECONDS_A_PROCESS = 10.0
+
+
+class Lab:
+    """Measures a condition in ten seconds of its own time; `noise` by block."""
+
+    def __init__(self, folder: Path, noise: tuple[float, ...] = (1.0,)) -> None:
+        self.now, self.noise, self.folder = 0.0, noise, folder
+        self.asked: list[tuple[int, str, int]] = []
+
+    def __call__(self, c: Condition, block: int, rounds: int, work: Work, _: Path) -> ProcessRun:
+        self.asked.append((block, c.name, rounds))
+        self.now += SECONDS_A_PROCESS
+        factor = self.noise[block % len(self.noise)] if c.name == "quantized" else 1.0
+        arrivals = tuple((0.1 + 0.02 * i) * factor for i in range(8))
+        traces = [RequestTrace(0.0, arrivals, output_tokens=8, prompt_tokens=4)] * 8
+        return ProcessRun(c.name, block, [], seconds=SECONDS_A_PROCESS, loops={1: traces})
+
+    def run(self, precision: float, max_duration_seconds: float) -> BenchmarkRun:
+        model = write_word_model(self.folder / "model")
+        names = ("base", "dynamic", "merged", "quantized")
+        parameters = BenchmarkParameters(
+            runtime=Runtime.TRANSFORMERS, image="", accelerator="nvidia.com/gpu", input_tokens=4,
+            output_tokens=8, concurrency=[1], precision="5%",
+        )  # fmt: skip
+        return benchmark(
+            [Condition(name, model) for name in names],
+            parameters,
+            Limits(precision, max_duration_seconds),
+            self.folder / "work",
+            lambda _: None,
+            measure=self,
+            clock=lambda: self.now,
+        )
+
+
+def test_two_equal_blocks_are_precise_and_enough(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.run(precision=0.05, max_duration_seconds=3600)
+    assert run.blocks == 2
+    assert sorted(name for block, name, _ in lab.asked if block == 0) == [
+        "base", "dynamic", "merged", "quantized",
+    ]  # fmt: skip
+    assert sorted(name for block, name, _ in lab.asked if block == 1) == ["base", "quantized"]
+
+
+def test_answers_are_asked_twice_of_the_first_quantized_process(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.run(precision=0.05, max_duration_seconds=1)
+    assert {(name, rounds) for _, name, rounds in lab.asked} == {
+        ("base", 1), ("dynamic", 1), ("merged", 1), ("quantized", 2),
+    }  # fmt: skip
+
+
+def test_noise_costs_blocks_and_time_ends_them(tmp_path: Path) -> None:
+    run = Lab(tmp_path, noise=(1.0, 1.3)).run(precision=0.05, max_duration_seconds=150)
+    assert run.blocks == 6  # 40 s for the first, 20 s for each of five more
+    notes = notes_of(run, 0.05, {"device": "x"})
+    assert "NOT reached" in notes["precision"]
+
+
+def test_the_reported_ratio_is_the_judged_one(tmp_path: Path) -> None:
+    run = Lab(tmp_path, noise=(1.0, 1.2)).run(precision=0.05, max_duration_seconds=100)
+    rows, ratios = measurements_of(run), dict(intervals_of(run))
+    for metric in (f"{TTFT_P50}@1", f"{OUTPUT_TOKENS_PER_SECOND}@1"):
+        shown = float(rows[metric]["quantized"]) / float(rows[metric]["base"])
+        assert abs(shown / ratios[metric].ratio - 1) < 0.001
+
+
+def test_on_an_accelerator_main_memory_is_no_peak_memory(tmp_path: Path) -> None:
+    assert "PeakMemoryBytes" not in measurements_of(Lab(tmp_path).run(0.05, 1))
