@@ -43,10 +43,13 @@ def _by_hand(folder: Path, gates_file: Path | None) -> dict[str, Any]:
     from lora_jobs.reporting.document import report_document
 
     measurements: Measurements = {}
+    samples: dict[str, Any] = {}
     for name in ("evaluation.json", "benchmark.json"):
         file = folder / name
         if file.exists():
-            measurements |= json.loads(file.read_text())["measurements"]
+            measured = json.loads(file.read_text())
+            measurements |= measured["measurements"]
+            samples |= measured.get("samples", {})
     if not measurements:
         raise typer.BadParameter(f"{folder} holds no evaluation.json and no benchmark.json")
     chosen = yaml.safe_load(gates_file.read_text()) if gates_file else {}
@@ -60,4 +63,5 @@ def _by_hand(folder: Path, gates_file: Path | None) -> dict[str, Any]:
         candidate="default",
         sources={},
         spec={},
+        samples=samples,
     )

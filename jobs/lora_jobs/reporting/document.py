@@ -13,6 +13,8 @@ from lora_api.gates import (
     MERGED,
     QUANTIZED,
     TASK_NLL,
+    TASK_PERPLEXITY,
+    WEIGHTS_BYTES,
     Judgement,
     Measurements,
     MissingMeasurement,
@@ -22,10 +24,15 @@ from lora_api.gates import (
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.runtimes import Runtime
 from lora_jobs.conditiontable import condition_rows
+from lora_jobs.reporting.speed import speed_section
 
 SCHEMA_VERSION = 1
 CPU_ONLY = (
-    "Measured on CPUs. There 4-bit weights are slower than 16-bit ones; they pay on accelerators."
+    "Measured on CPUs: these speeds say nothing about accelerators, for which 4-bit weights are."
+)
+ONE_AT_A_TIME = (
+    "The Transformers engine answers one request at a time: at a higher concurrency the others "
+    "wait, and their waiting is part of the time to first token."
 )
 
 
@@ -39,6 +46,7 @@ def report_document(
     candidate: str,
     sources: Mapping[str, Any],
     spec: Mapping[str, Any],
+    samples: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole report.
 
@@ -51,8 +59,11 @@ def report_document(
         candidate: The chosen recipe, or the last that was tried.
         sources: What was pinned, by name.
         spec: The spec that was judged.
+        samples: The benchmark's raw record, if there is one.
     """
     benchmark = next((c.parameters for c, _ in done if c.stage is Stage.BENCHMARK), {})
+    if samples:
+        benchmark = samples["workload"]
     return {
         "schemaVersion": SCHEMA_VERSION,
         "name": name,
@@ -66,6 +77,8 @@ def report_document(
         "attribution": attribution(measurements),
         "gates": [gate.to_json() for gate in judgement.gates],
         "caveats": _caveats(benchmark),
+        "candidates": _candidates(done, candidate),
+        "speed": speed_section(samples or {}),
         "measurements": measurements,
         "stages": [_stage(call, result) for call, result in done],
         "sources": dict(sources),
@@ -114,13 +127,33 @@ def _caveats(benchmark: Mapping[str, Any]) -> list[str]:
     caveats = []
     if benchmark.get("accelerator") == "None":
         caveats.append(CPU_ONLY)
-    if benchmark.get("runtime") == Runtime.TRANSFORMERS:
-        caveats.append(
-            "The Transformers runtime streams without token counts: speed counts what was received."
-        )
+    if benchmark.get("runtime") == Runtime.TRANSFORMERS and max(_concurrencies(benchmark)) > 1:
+        caveats.append(ONE_AT_A_TIME)
     if not benchmark:
         caveats.append("Speed was not measured: the model was rejected on quality before.")
     return caveats
+
+
+def _concurrencies(benchmark: Mapping[str, Any]) -> list[int]:
+    return benchmark.get("concurrency") or [1]
+
+
+def _candidates(
+    done: Sequence[tuple[StageCall, StageResult]], chosen: str
+) -> list[dict[str, str | bool]]:
+    """Every recipe that was tried, in order, with what decides between them."""
+    digests = {c.candidate: r.digest for c, r in done if c.stage is Stage.QUANTIZE}
+    return [
+        {
+            "name": call.candidate,
+            "perplexity": result.measurements.get(TASK_PERPLEXITY, {}).get(QUANTIZED, ""),
+            "weightsBytes": result.measurements.get(WEIGHTS_BYTES, {}).get(QUANTIZED, ""),
+            "digest": digests.get(call.candidate, ""),
+            "chosen": call.candidate == chosen,
+        }
+        for call, result in done
+        if call.stage is Stage.EVALUATE
+    ]
 
 
 def _stage(call: StageCall, result: StageResult) -> dict[str, Any]:

@@ -5,8 +5,8 @@ A probe: it measures nothing and reads what the stages left in the store, along 
 
 from lora_api import layout
 from lora_api.gates import gates_hash
-from lora_api.jobcontract import Reason, StageResult
-from lora_api.line import walk
+from lora_api.jobcontract import Reason, Stage, StageResult
+from lora_api.line import Line, walk
 from lora_api.spec import parse_spec
 from lora_jobs.context import StageContext
 from lora_jobs.errors import Refused, Waiting
@@ -46,6 +46,7 @@ def run(context: StageContext) -> StageResult:
         candidate=line.candidate,
         sources={name: source.to_json() for name, source in request.sources.items()},
         spec=request.spec,
+        samples=_samples(context, line),
     )
     prefix = layout.report(request.run_id, gates_hash(spec.gates))
     as_json, as_html = render(document, context.work / "report")
@@ -56,4 +57,12 @@ def run(context: StageContext) -> StageResult:
         input_hash=request.call.input_hash,
         report_uri=uri,
         message=document["sentence"][:512],
+    )
+
+
+def _samples(context: StageContext, line: Line) -> dict[str, object] | None:
+    """The benchmark's raw record, None when speed was not measured."""
+    benchmarks = [call for call, _ in line.done if call.stage is Stage.BENCHMARK]
+    return (
+        context.outputs.get_json(layout.samples(benchmarks[0].input_hash)) if benchmarks else None
     )

@@ -105,3 +105,62 @@ def test_rendering_writes_both_files(tmp_path: Path) -> None:
     as_json, as_html = render(document(), tmp_path / "report")
     assert as_json.read_text().startswith("{")
     assert as_html.read_text().startswith("<!doctype html>")
+
+
+def samples() -> dict[str, Any]:
+    """A record of two blocks, as the benchmark leaves it."""
+    process = {"argv": ["serve", "<m>"], "invalid": {}}
+    return {
+        "workload": {
+            "runtime": "Transformers", "accelerator": "None", "inputTokens": 64,
+            "outputTokens": 32, "concurrency": [1, 4], "precision": "5%",
+        },
+        "environment": {"device": "CPU", "cpu": "A Processor", "loadBefore": "1 2 3"},
+        "prompts": "sha256:77",
+        "intervals": {
+            "TimeToFirstToken/p50@1": {"ratio": "1.100", "halfWidth": "0.1000", "blocks": 2},
+            "TimeToFirstToken/p50@4": {"ratio": "0.9000", "blocks": 1},
+        },
+        "notApplicable": {"dynamic": "the engine refuses it"},
+        "processes": [
+            process | {"condition": "base", "block": 0},
+            process | {"condition": "quantized", "block": 1, "invalid": {"4": "in bursts"}},
+        ],
+        "expectations": {"prompts": [{}, {}]},
+    }  # fmt: skip
+
+
+def test_the_page_says_how_and_on_what_speed_was_measured() -> None:
+    page = Page(to_html(document(samples=samples())))
+    for said in (
+        "A Processor", "sha256:77", "2 engine processes in 2 blocks", "+10.0%", "[+0.0%, +21.0%]",
+        "none: one block", "dynamic was not measured: the engine refuses it",
+        "quantized at concurrency 4 was not measured: in bursts", "serve <m>", "2 answers",
+    ):  # fmt: skip
+        assert said in page.text, said
+
+
+def test_an_engine_that_queues_is_said_where_requests_wait() -> None:
+    assert "one request at a time" in Page(to_html(document(samples=samples()))).text
+    alone = samples()
+    alone["workload"]["concurrency"] = [1]
+    assert "one request at a time" not in Page(to_html(document(samples=alone))).text
+
+
+def test_every_candidate_that_was_tried_is_shown_with_the_judged_one_marked() -> None:
+    done = []
+    for name, perplexity in (("default", "9.1"), ("g32", "7.4")):
+        rows = {"Perplexity/task": {"quantized": perplexity}}
+        for stage, more in (
+            (Stage.QUANTIZE, {"digest": f"sha256:{name}"}),
+            (Stage.EVALUATE, {"measurements": rows}),
+        ):
+            call = StageCall(stage=stage, parameters={"of": name}, candidate=name)
+            done.append((call, StageResult(stage=stage, input_hash=call.input_hash, **more)))
+    report = document(done=done, candidate="g32")
+    assert [(c["name"], c["chosen"]) for c in report["candidates"]] == [
+        ("default", False), ("g32", True),
+    ]  # fmt: skip
+    page = Page(to_html(report))
+    assert "g32 (judged)" in page.text
+    assert all(text in page.text for text in ("9.1", "7.4", "sha256:default"))
