@@ -21,7 +21,7 @@ from lora_jobs.context import ReportProgress
 from lora_jobs.errors import Refused, Waiting
 
 MIN_PROMPTS = 2
-"""Fewer repeatable prompts prove nothing."""
+"""Fewer repeatable answers that the base model does not give prove nothing."""
 _SHOWN = 40
 _REVISION = "@"
 """`transformers serve` answers under `name@revision`."""
@@ -56,12 +56,13 @@ def verify(
         Refused: A pod answers otherwise, or there is nothing repeatable to compare with.
         Waiting: A pod does not answer, or there is none.
     """
-    prompts = expected.expectations.prompts
-    if len(prompts) < MIN_PROMPTS:
+    prompts, telling = expected.expectations.prompts, expected.expectations.telling
+    if len(telling) < MIN_PROMPTS:
         raise Refused(
             Reason.VERIFICATION_FAILED,
-            f"only {len(prompts)} of the recorded answers were repeatable, at least {MIN_PROMPTS} "
-            "are needed to tell one model from another; measure again (spec.benchmark.rerun)",
+            f"only {len(telling)} of the recorded answers were repeatable and not the base model's "
+            f"too; at least {MIN_PROMPTS} are needed to tell one model from another; measure again "
+            "(spec.benchmark.rerun)",
         )
     if not endpoints:
         raise Waiting(Reason.ENGINE_FAILED, "the release has no ready pod to ask")

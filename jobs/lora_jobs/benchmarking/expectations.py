@@ -9,6 +9,7 @@ an expectation that the base model meets too proves little.
 from collections.abc import Mapping, Sequence
 
 from lora_api.base import ApiModel
+from lora_api.gates import BASE
 
 ANSWER_TOKENS = 16
 MIN_STABLE_PIECES = 8
@@ -30,7 +31,16 @@ class Expectations(ApiModel):
     artifact: str
     """Digest of the quantized model that gave the answers."""
     answer_tokens: int = ANSWER_TOKENS
+    compared_with: list[str] = []
+    """Conditions that were asked the same."""
     prompts: list[Expectation] = []
+
+    @property
+    def telling(self) -> list[Expectation]:
+        """Prompts that the base model answers otherwise; all of them when it was not asked."""
+        if BASE not in self.compared_with:
+            return self.prompts
+        return [p for p in self.prompts if BASE in p.distinguishes]
 
 
 def stable_prefix(answers: Sequence[Sequence[str]]) -> list[str]:

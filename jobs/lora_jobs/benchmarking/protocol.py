@@ -28,7 +28,7 @@ from lora_jobs.benchmarking.results import BenchmarkRun, intervals_of
 from lora_jobs.context import ReportProgress
 from lora_jobs.errors import Refused
 
-QUESTIONS = 8
+QUESTIONS = 10
 QUESTION_TOKENS = 24
 
 Measure = Callable[[Condition, int, int, Work, Path], ProcessRun]

@@ -125,7 +125,8 @@ def expectations_of(run: BenchmarkRun, artifact: str) -> Expectations:
         found = expectation_of(question.text, question.token_ids, answers[index], said)
         if found:
             kept.append(found)
-    return Expectations(artifact=artifact, prompts=kept)
+    compared = [condition for condition, said in others.items() if said]
+    return Expectations(artifact=artifact, compared_with=compared, prompts=kept)
 
 
 def samples_of(

@@ -52,7 +52,10 @@ def run(context: StageContext) -> StageResult:
     context.outputs.put_file(layout.samples(call.input_hash), file, "application/json")
     seconds = round(time.monotonic() - began)
     notes = notes_of(done, limits.precision, facts)
-    notes["verifyPrompts"] = f"{len(expectations.prompts)} of {len(done.work.questions)} repeatable"
+    notes["verifyPrompts"] = (
+        f"{len(expectations.prompts)} of {len(done.work.questions)} answers repeatable, "
+        f"{len(expectations.telling)} of them not the base model's"
+    )
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,

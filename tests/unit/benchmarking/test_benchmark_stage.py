@@ -131,6 +131,7 @@ def test_repeated_answers_are_recorded_and_tell_the_models_apart(good: Good) -> 
     recorded = good[1]["expectations"]
     assert recorded["artifact"] == "sha256:quantized"
     assert len(recorded["prompts"]) == protocol.QUESTIONS
+    assert recorded["comparedWith"] == ["base", "dynamic", "merged"]
     assert all(p["answer"].startswith("q") for p in recorded["prompts"])
     assert all(p["distinguishes"] == ["base", "dynamic", "merged"] for p in recorded["prompts"])
 

@@ -94,6 +94,18 @@ def test_without_repeatable_prompts_nothing_passes(recorded: list[Expectation]) 
         assert refused.value.reason is Reason.VERIFICATION_FAILED
 
 
+def test_answers_that_the_base_model_gives_as_well_prove_nothing(
+    recorded: list[Expectation],
+) -> None:
+    told = expected(recorded)
+    blind = told.expectations.model_copy(update={"compared_with": ["base", "merged"]})
+    with pytest.raises(Refused, match="only 0 of the recorded answers"):
+        verify(PODS, Expected("demo", told.recipe, blind), lambda _: None, pods())
+    seeing = [e.model_copy(update={"distinguishes": ["base"]}) for e in recorded[:2]]
+    told = expected([*seeing, *recorded[2:]])
+    assert "4 recorded answers" in verify(PODS, told, lambda _: None, pods())
+
+
 def test_no_pod_is_no_pass(recorded: list[Expectation]) -> None:
     with pytest.raises(Waiting, match="no ready pod"):
         verify([], expected(recorded), lambda _: None, pods())
