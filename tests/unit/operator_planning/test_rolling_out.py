@@ -177,6 +177,17 @@ def test_a_retry_brings_a_given_up_release_up_anew() -> None:
     assert world.condition("Ready")[0] == "True"
 
 
+def test_a_retry_never_deletes_what_somebody_made_the_service_select() -> None:
+    world = serving_world()
+    world.edit(**NEXT)
+    name = give_up_by_verification(world)
+    uid = world.deployments[name].uid
+    world.service = ObservedService("demo", world.deployments[name].release)
+    world.ask_for_a_retry()
+    world.reconcile()
+    assert world.deployments[name].uid == uid
+
+
 def test_the_start_deadline_runs_from_the_first_container_start_and_counts_crash_loops() -> None:
     world = serving_world()
     world.edit(**NEXT)

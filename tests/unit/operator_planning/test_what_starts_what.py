@@ -76,9 +76,8 @@ def test_refresh_resolves_again_and_runs_nothing_when_all_is_as_it_was() -> None
     world = serving_world()
     world.created.clear()
     # The same bytes have the same digest, whatever the pin's key.
-    world.contents = {p["uri"]: p["revision"] for p in world.status["pins"]}
-    digests = {p["uri"]: p["digest"] for p in world.status["pins"]}
-    world.digest_of_uri.update(digests)
+    world.digest_of_uri.update({p["uri"]: p["digest"] for p in world.status["pins"]})
+    world.jobs.clear()
     world.edit(refresh="now")
     world.settle()
     assert world.created == ["resolve"]
@@ -132,6 +131,21 @@ def test_a_failing_candidate_after_tightened_gates_starts_the_next_one() -> None
     assert world.worked == ["quantize:g64", "evaluate:g64", "benchmark:g64"]
     assert world.status["run"]["candidate"] == "g64"
     assert [r["number"] for r in world.status["releases"]] == [2, 1]
+
+
+def test_a_candidate_that_the_store_has_starts_no_job_when_changed_gates_lead_to_it() -> None:
+    world = World(changes=dict(WITH_CANDIDATES), task_quality={128: 1.08})
+    world.settle()
+    assert world.status["run"]["candidate"] == "g64"
+    world.recreate()
+    world.edit(**{"gates.taskQuality": {"maxIncrease": "10%"}})
+    world.settle()
+    assert world.status["run"]["candidate"] == "default"
+    world.created.clear()
+    world.edit(**{"gates.taskQuality": {"maxIncrease": "5%"}})
+    world.settle()
+    assert world.status["run"]["candidate"] == "g64"
+    assert world.created == ["resolve", "report", "publish", "verify"]
 
 
 def test_an_edit_and_its_reversal_work_once_and_end_where_they_began() -> None:
