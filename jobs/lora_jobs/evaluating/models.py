@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.pretrained import read_config
-from lora_jobs.torchruntime import prepare, quiet_stdout
+from lora_jobs.torchruntime import quiet_stdout
 
 
 class NotApplicable(Exception):
@@ -34,7 +34,6 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
     Raises:
         Refused: Transformers cannot load it.
     """
-    prepare()
     transformers_logging.disable_progress_bar()
     on_accelerator = torch.cuda.is_available()
     try:

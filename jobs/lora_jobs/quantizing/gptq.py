@@ -26,7 +26,7 @@ from lora_jobs.quantizing.admission import (
 )
 from lora_jobs.quantizing.canonical import canonicalise
 from lora_jobs.quantizing.report import ModuleOutcome, QuantizeReport, outcomes
-from lora_jobs.torchruntime import prepare, quiet_stdout
+from lora_jobs.torchruntime import quiet_stdout
 from lora_jobs.weightfiles import tensors_of
 
 TOOLS = ("gptqmodel", "torch", "transformers", "safetensors")
@@ -97,7 +97,6 @@ def _run_gptqmodel(
     settings: dict[str, Any],
     progress: ReportProgress,
 ) -> tuple[ModuleOutcome, ...]:
-    prepare()
     with quiet_stdout():
         from gptqmodel import GPTQConfig, GPTQModel
         from gptqmodel.looper import loop_processor
