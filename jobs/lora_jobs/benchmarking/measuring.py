@@ -21,6 +21,8 @@ WARM_UP_ROUNDS = 2
 """Closed loops at each concurrency that are thrown away: allocators, lazy kernels, caches."""
 MIN_REQUESTS = 8
 REQUESTS_PER_CLIENT = 3
+MAX_WINDOWS = 3
+"""Loops until one is free of bursts: a busy moment of the machine passes, a buffer does not."""
 BURST = (
     "the tokens arrived in bursts, which says nothing about single tokens; the model is too small "
     "for this machine or the engine buffers"
@@ -53,6 +55,7 @@ class ProcessRun:
     Attributes:
         loops: Traces by concurrency.
         invalid: Why a concurrency has no valid run.
+        dropped: Loops that were thrown away for their bursts, by concurrency.
         answers: For each question, the pieces of every answer.
     """
 
@@ -65,6 +68,7 @@ class ProcessRun:
     model: str = ""
     loops: dict[int, list[RequestTrace]] = field(default_factory=dict)
     invalid: dict[int, str] = field(default_factory=dict)
+    dropped: dict[int, int] = field(default_factory=dict)
     answers: list[list[tuple[str, ...]]] = field(default_factory=list)
 
 
@@ -130,11 +134,13 @@ async def _timed_loop(
     for _ in range(WARM_UP_ROUNDS):
         await client.closed_loop(ask, work.warm_up[:concurrency], concurrency)
     prompts = work.prompts[: requests_in_loop(concurrency)]
-    traces = await client.closed_loop(ask, prompts, concurrency)
-    run.loops[concurrency] = traces
-    run.model = traces[0].model
-    if is_burst_run(traces):
-        run.invalid[concurrency] = BURST
+    for window in range(MAX_WINDOWS):
+        traces = await client.closed_loop(ask, prompts, concurrency)
+        run.loops[concurrency], run.dropped[concurrency] = traces, window
+        run.model = traces[0].model
+        if not is_burst_run(traces):
+            return
+    run.invalid[concurrency] = BURST
 
 
 async def _record_answers(

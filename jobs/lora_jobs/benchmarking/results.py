@@ -157,6 +157,7 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
         "model": process.model,
         "startMilliseconds": round(process.start_seconds * 1000),
         "peakMemoryBytes": process.peak_memory_bytes,
+        "droppedWindows": {str(c): dropped for c, dropped in process.dropped.items()},
         "invalid": {str(c): reason for c, reason in process.invalid.items()},
         "loops": {
             str(concurrency): [_trace_document(t, traces[0].sent_s) for t in traces]

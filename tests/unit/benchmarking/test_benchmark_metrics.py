@@ -77,10 +77,10 @@ def test_a_stall_in_a_stream_is_no_burst() -> None:
     assert not is_burst(RequestTrace(0.0, stalled, output_tokens=32, prompt_tokens=1))
 
 
-def test_one_burst_among_many_requests_leaves_a_run_valid_and_two_of_eight_do_not() -> None:
+def test_two_bursts_of_eight_requests_leave_a_run_valid_and_three_do_not() -> None:
     good, burst = streamed(0.1, 0.01, 32), streamed(0.1, 1e-6, 32)
-    assert not is_burst_run([burst] + [good] * 19)
-    assert is_burst_run([burst] * 2 + [good] * 6)
+    assert not is_burst_run([burst] * 2 + [good] * 6)
+    assert is_burst_run([burst] * 3 + [good] * 5)
 
 
 @given(st.lists(POSITIVE, min_size=1, max_size=30))
