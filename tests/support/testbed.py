@@ -54,7 +54,8 @@ class Testbed:
             return cls.current()
         _localcluster("up")
         environment = _exports(_localcluster("env"))
-        images = {t: _localcluster("image", "build", t).split()[-1] for t in TARGETS}
+        environment_image = _image("cpu-environment")
+        images = {t: _image(t, f"CPU_ENVIRONMENT={environment_image}") for t in TARGETS}
         tools = environment["PATH"].split(":")[0]
         return cls(
             kubectl=Kubectl((f"{tools}/kubectl",), Path(environment["KUBECONFIG"])),
@@ -154,6 +155,12 @@ def _holds(client: Any, bucket: str, key: str, body: bytes) -> bool:
         return bool(client.get_object(Bucket=bucket, Key=key)["Body"].read() == body)
     except ClientError:
         return False
+
+
+def _image(target: str, *build_args: str) -> str:
+    """Build a target of the Dockerfile for the local cluster; returns the image's name."""
+    options = [word for argument in build_args for word in ("--build-arg", argument)]
+    return _localcluster("image", "build", target, *options).split()[-1]
 
 
 def _localcluster(*arguments: str) -> str:
