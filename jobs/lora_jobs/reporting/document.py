@@ -22,7 +22,7 @@ from lora_api.gates import (
     number,
 )
 from lora_api.jobcontract import Stage, StageCall, StageResult
-from lora_api.runtimes import Runtime
+from lora_api.runtimes import NO_ACCELERATOR, Runtime
 from lora_jobs.conditiontable import condition_rows
 from lora_jobs.reporting.speed import speed_section
 
@@ -33,6 +33,10 @@ CPU_ONLY = (
 ONE_AT_A_TIME = (
     "The Transformers engine answers one request at a time: at a higher concurrency the others "
     "wait, and their waiting is part of the time to first token."
+)
+PREALLOCATED = (
+    "Peak memory holds the engine's pre-allocated KV cache, so it hardly differs between models; "
+    "the weights row does."
 )
 
 
@@ -125,10 +129,12 @@ def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> 
 
 def _caveats(benchmark: Mapping[str, Any]) -> list[str]:
     caveats = []
-    if benchmark.get("accelerator") == "None":
+    if benchmark.get("accelerator") == NO_ACCELERATOR:
         caveats.append(CPU_ONLY)
     if benchmark.get("runtime") == Runtime.TRANSFORMERS and max(_concurrencies(benchmark)) > 1:
         caveats.append(ONE_AT_A_TIME)
+    if benchmark.get("runtime") == Runtime.VLLM and benchmark.get("accelerator") == NO_ACCELERATOR:
+        caveats.append(PREALLOCATED)
     if not benchmark:
         caveats.append("Speed was not measured: the model was rejected on quality before.")
     return caveats
