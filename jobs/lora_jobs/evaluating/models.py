@@ -96,7 +96,8 @@ def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
     Raises:
         NotApplicable: PEFT refuses an adapter, or did not take all of it.
     """
-    from peft import PeftModel
+    with quiet_stdout():  # peft imports gptqmodel, which presents itself
+        from peft import PeftModel
 
     model: Any = None
     names = [f"adapter{i}" for i in range(len(adapters))]
