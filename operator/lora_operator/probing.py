@@ -36,23 +36,23 @@ def follow_probe(view: View, request: StageRequest, again: bool = False) -> Step
     jobs = view.jobs_of(call.stage, identity)
     if entry and entry.state is StageState.SUCCEEDED and not again:
         return _done(entry, jobs)
-    on_record = [j for j in jobs if entry and _is_on_record(entry, j, again)]
-    job = _newest([j for j in jobs if j not in on_record])
+    spent = _spent(entry, jobs, again) if entry else []
+    job = _newest([j for j in jobs if j not in spent])
     entry = entry or pending_entry(call)
     if job is not None:
         return _with_job(view, entry, job)
     if entry.state is StageState.FAILED or (is_backing_off(entry) and not view.is_due(entry)):
         return Step(
             entry,
-            tuple(_delete(j, entry.reason) for j in on_record if not (j.failed or j.complete)),
+            tuple(_delete(j, entry.reason) for j in spent if not _has_ended(j)),
             trouble=remembered_trouble(entry),
             look_again_seconds=view.wait_of(entry),
         )
-    return _next_attempt(view, entry, request, on_record)
+    return _next_attempt(view, entry, request, spent)
 
 
 def _next_attempt(
-    view: View, entry: StageStatus, request: StageRequest, on_record: list[ObservedJob]
+    view: View, entry: StageStatus, request: StageRequest, spent: list[ObservedJob]
 ) -> Step:
     parent, call = view.parent, request.call
     taken = {j.name for j in view.observed.jobs}
@@ -66,7 +66,7 @@ def _next_attempt(
     create: Action = CreateJob(name, request, attempt)
     return Step(
         created_entry(entry, name),
-        actions=(create, *(_delete(j, "a new attempt takes its place") for j in on_record)),
+        actions=(create, *(_delete(j, "a new attempt takes its place") for j in spent)),
         trouble=remembered_trouble(entry),
         look_again_seconds=RUNNING_LOOK_SECONDS,
     )
@@ -91,17 +91,25 @@ def _with_job(view: View, entry: StageStatus, job: ObservedJob) -> Step:
 
 def _done(entry: StageStatus, jobs: list[ObservedJob]) -> Step:
     """A finished resolve Job must go: with a wiped status its result would be taken for news."""
-    finished = [j for j in jobs if j.complete or j.failed]
-    deletes = tuple(_delete(j, "its result is on record") for j in finished)
+    deletes = tuple(_delete(j, "its result is on record") for j in jobs if _has_ended(j))
     return Step(entry, actions=deletes if entry.name == Stage.RESOLVE else ())
 
 
-def _is_on_record(entry: StageStatus, job: ObservedJob, again: bool) -> bool:
-    """Whether status already tells this Job's outcome."""
+def _spent(entry: StageStatus, jobs: list[ObservedJob], again: bool) -> list[ObservedJob]:
+    """Jobs that have nothing new to say: the one whose outcome is on record, and older ones.
+
+    Older, because two failed attempts would else take turns at being news.
+    """
+    named = next((j for j in jobs if j.name == entry.job), None)
     if again or entry.state is StageState.FAILED or is_backing_off(entry):
-        return entry.job == job.name
+        since = named.created_at if named else float("-inf")
+        return [j for j in jobs if j is named or (_has_ended(j) and j.created_at <= since)]
     # A new attempt is on record, so what has ended under another name is older.
-    return bool(entry.job) and entry.job != job.name and (job.complete or job.failed)
+    return [j for j in jobs if entry.job and j is not named and _has_ended(j)]
+
+
+def _has_ended(job: ObservedJob) -> bool:
+    return job.complete or job.failed
 
 
 def _newest(jobs: list[ObservedJob]) -> ObservedJob | None:

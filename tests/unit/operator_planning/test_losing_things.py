@@ -165,6 +165,24 @@ def test_a_new_attempt_of_a_probe_takes_the_lowest_free_number() -> None:
     assert world.unfinished_jobs() == [first]
 
 
+def test_two_failed_attempts_do_not_take_turns_at_being_news() -> None:
+    world = World()
+    world.contents["s3://models/adapter"] = "missing"
+    world.reconcile()
+    world.end_stage("resolve")
+    world.rest()
+    world.now += 31
+    world.reconcile_without_status(1)  # a new attempt beside the failed one
+    assert len(world.jobs) == 2
+    world.end_stage("resolve")
+    world.rest()
+    assert world.stage("resolve")["attempt"] == 2
+    world.contents.clear()
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+    assert not [j for j in world.jobs.values() if j.stage == "resolve"]
+
+
 @pytest.mark.parametrize("crash", [World.reconcile_and_crash, World.reconcile_without_status])
 def test_every_prefix_of_every_plan_may_be_cut_off(crash: Callable[[World, int], None]) -> None:
     reference, world = serving_world(), World()
