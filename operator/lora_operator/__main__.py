@@ -10,8 +10,14 @@ from collections.abc import Sequence
 
 import kopf
 
-from lora_api import PLURAL
-from lora_operator.cluster import LORA_DEPLOYMENTS, Cluster, connect
+from lora_operator.cluster import (
+    LORA_DEPLOYMENTS,
+    Cluster,
+    Denied,
+    NotFound,
+    Unavailable,
+    connect,
+)
 from lora_operator.handlers import kopf_settings, watches
 from lora_operator.planning import plan
 from lora_operator.reconcile import ObjectKey, Reconciler
@@ -41,7 +47,7 @@ _LAST_LOOKS_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until SIGTERM; 64 when the environment is wrong."""
+    """Run until SIGTERM; exits with 64 when the environment is wrong, 1 when the watches ended."""
     parser = argparse.ArgumentParser(
         "lora_operator", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,7 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(64)
-    asyncio.run(run(settings, options.health))
+    try:
+        asyncio.run(run(settings, options.health))
+    except WatchesEnded as error:
+        logger.critical("the watches ended, to be started again with the process: %s", error)
+        sys.exit(1)
+
+
+class WatchesEnded(Exception):
+    """A watch failed for good: its resource is gone, or the API server said so."""
 
 
 async def run(settings: Settings, health: str) -> None:
@@ -66,6 +80,9 @@ async def run(settings: Settings, health: str) -> None:
     Args:
         settings: What the chart decides.
         health: URL of the liveness endpoint.
+
+    Raises:
+        WatchesEnded: Only a restart helps.
     """
     clock = SystemClock()
     async with connect() as cluster:
@@ -92,15 +109,19 @@ async def run(settings: Settings, health: str) -> None:
 
 
 async def _watch(settings: Settings, queue: WorkQueue[ObjectKey], health: str) -> None:
-    """kopf, until SIGTERM or until a watch fails for good."""
-    await kopf.operator(
-        registry=watches(queue.add),
-        settings=kopf_settings(),
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-        liveness_endpoint=health,
-    )
+    """Run kopf until SIGTERM."""
+    registry = watches(queue.add)
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=health,
+        )
+    except Exception as error:
+        raise WatchesEnded(repr(error)) from error
 
 
 async def _resync(cluster: Cluster, settings: Settings, queue: WorkQueue[ObjectKey]) -> None:
@@ -109,8 +130,8 @@ async def _resync(cluster: Cluster, settings: Settings, queue: WorkQueue[ObjectK
         await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311
         try:
             keys = await _all_objects(cluster, settings)
-        except Exception:
-            logger.exception("cannot list %s; tried again at the next resync", PLURAL)
+        except (Denied, NotFound, Unavailable) as error:
+            logger.warning("no resync now: %s", error)
             continue
         for key in keys:
             queue.add(key, random.uniform(0.0, settings.resync_seconds / 10))  # noqa: S311
@@ -130,10 +151,8 @@ async def _wait_for_api(cluster: Cluster, settings: Settings) -> None:
     while True:
         try:
             await _all_objects(cluster, settings)
-        except Exception as error:
-            logger.warning(
-                "cannot list %s yet: %s", PLURAL, next(iter(str(error).splitlines()), repr(error))
-            )
+        except (Denied, NotFound, Unavailable) as error:
+            logger.warning("waiting for the API: %s", error)
             await asyncio.sleep(_API_WAIT_SECONDS)
         else:
             return

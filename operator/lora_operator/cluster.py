@@ -72,11 +72,12 @@ class Denied(Exception):
     """
 
 
-class Cluster(Protocol):
-    """What the operator asks of Kubernetes.
+class Unavailable(Exception):
+    """The API server cannot answer now: out of reach, too slow, too busy or failing."""
 
-    All calls may raise `Denied`, and whatever the transport raises.
-    """
+
+class Cluster(Protocol):
+    """What the operator asks of Kubernetes. All calls may raise `Denied` and `Unavailable`."""
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """One object, read live; None when there is none."""
@@ -186,7 +187,7 @@ class KubernetesCluster:
             )
             text: str = await response.text(errors="replace")
         except (DynamicApiError, aiohttp.ClientError, TimeoutError):
-            return ""
+            return ""  # the kubelet is out of reach, the container has no log, or we may not
         return text
 
     async def _apply(self, kind: Kind, name: str, path: str, document: Json) -> Json:
@@ -202,6 +203,8 @@ class KubernetesCluster:
                 method, path, serialize=False, _request_timeout=_TIMEOUT, **arguments
             )
             document: Json = await response.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"{verb} {kind.plural}: {error or 'no answer in time'}") from error
         except DynamicApiError as error:
             _raise_typed(error, verb, f"{kind.kind} {name}".strip(), kind.plural)
         return document
@@ -252,6 +255,8 @@ def _raise_typed(error: DynamicApiError, verb: str, what: str, resource: str) ->
         raise Conflict(said) from None
     if error.status in (403, 422):
         raise Denied(f'the API server denies "{verb}" of {resource}: {message}') from None
+    if error.status in (410, 429) or error.status >= 500:
+        raise Unavailable(f"{error.status} {said}") from None
     raise error
 
 

@@ -35,6 +35,7 @@ from lora_operator.cluster import (
     Denied,
     Kind,
     NotFound,
+    Unavailable,
 )
 from lora_operator.intent import is_as_intended
 from lora_operator.manifests.events import event
@@ -165,7 +166,7 @@ async def post_event(
         except AlreadyExists:
             name, change = document["metadata"]["name"], {"lastTimestamp": time}
             await cluster.patch(EVENTS, parent.namespace, name, change)
-    except (Denied, NotFound, Conflict) as error:
+    except (Denied, NotFound, Conflict, Unavailable) as error:
         logger.warning("%s/%s: event not posted: %s", parent.namespace, parent.name, error)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from lora_api.status import Status
 from lora_api.times import rfc3339
 from lora_operator.actions import EmitEvent
-from lora_operator.cluster import Cluster, Conflict, Denied, NotFound
+from lora_operator.cluster import Cluster, Conflict, Denied, NotFound, Unavailable
 from lora_operator.denial import denial_events, with_denial
 from lora_operator.execute import Executor, post_event, write_status
 from lora_operator.observe import observe_children, observe_object
@@ -76,17 +76,16 @@ class Reconciler:
         """Look at the object; returns when to look again, None for at the next resync.
 
         Raises:
-            TryLater: The object has changed since it was read, or the API server denies something;
-                status tells the latter, now or at the next look.
+            TryLater: The object has changed since it was read, or the API server is away or denies
+                something; status tells the latter, now or at the next look.
         """
-        parent = await observe_object(self._cluster, key.namespace, key.name)
-        if parent is None or parent.deleting:
-            self._memories.pop(key, None)
-            return None
-        memory = self._memories.setdefault(key, _Memory())
         try:
-            return await self._look(parent, memory)
-        except (Conflict, NotFound, Denied) as refusal:
+            parent = await observe_object(self._cluster, key.namespace, key.name)
+            if parent is None or parent.deleting:
+                self._memories.pop(key, None)
+                return None
+            return await self._look(parent, self._memories.setdefault(key, _Memory()))
+        except (Conflict, NotFound, Denied, Unavailable) as refusal:
             raise TryLater(str(refusal)) from refusal
 
     async def _look(self, parent: ObservedObject, memory: _Memory) -> float | None:

@@ -5,6 +5,7 @@ of stages goes on, and `resolve` walks what is "stored" as the real one does.
 """
 
 import threading
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class CannedStages:
         held: Stages that run on until they are taken out.
         waiting: Stages that end with this reason until they are taken out.
         crashing: Stages that end with this exit code, without a document.
+        pods: Uids of the pods that ran, by stage.
         prepared: The store has every result already, for tests of what comes after.
     """
 
@@ -50,6 +52,7 @@ class CannedStages:
     store: dict[str, StageResult] = field(default_factory=dict)
     uris: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    pods: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     prepared: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,6 +61,7 @@ class CannedStages:
         request = StageRequest.model_validate_json(environment_of(pod)[REQUEST_ENV])
         stage = request.call.stage.value
         self.asked.add(stage)
+        self.pods[stage].add(pod["metadata"]["uid"])
         if stage in self.held:
             return None
         if stage in self.crashing:

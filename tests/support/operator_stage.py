@@ -41,8 +41,14 @@ class OperatorStage:
         self.stages = CannedStages()
         self.serving_pods_start = True
         self._ready_pods: set[str] = set()
-        self.operator = OperatorProcess(self.kubectl, plane.server, folder, settings)
+        self.operator = self.another_operator(plane, folder / "operator", **settings)
         self._kubelet = StandInKubelet(plane.api, namespace, self.stages.run, self._is_ready)
+
+    def another_operator(
+        self, plane: ControlPlane, folder: Path, **settings: str
+    ) -> OperatorProcess:
+        """An operator for this namespace, not started."""
+        return OperatorProcess(self.kubectl, plane.server, folder, settings)
 
     def __enter__(self) -> "OperatorStage":
         self._kubelet.__enter__()
@@ -88,6 +94,14 @@ class OperatorStage:
         """Name -> uid of the stage Jobs that are there."""
         items = self.kubectl.items("jobs")
         return {j["metadata"]["name"]: j["metadata"]["uid"] for j in items}
+
+    def has_unfinished_jobs(self) -> bool:
+        """Whether a stage Job has neither completed nor failed."""
+        jobs = self.kubectl.items("jobs")
+        ended = ("Complete", "Failed")
+        return not all(
+            any(c["type"] in ended for c in j["status"].get("conditions", [])) for j in jobs
+        )
 
     def job_of(self, stage: str) -> str:
         """Name of the only Job of a stage."""

@@ -8,6 +8,7 @@ scheduling, images or volumes, and of containers only their states.
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,9 +69,10 @@ class StandInKubelet:
     def _run(self) -> None:
         try:
             while not self._stopping.wait(0.1):
-                found = self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")
-                for pod in (found or {}).get("items", ()):
-                    self._look(pod)
+                with suppress(OSError):  # the API server restarts
+                    found = self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")
+                    for pod in (found or {}).get("items", ()):
+                        self._look(pod)
         except Exception as error:  # told by the test that uses us
             self.error = error
 

@@ -20,7 +20,7 @@ from lora_api.jobcontract import (
 from lora_api.naming import job_name, labels
 from lora_api.status import ProgressStatus, StageState, StageStatus, Status
 from lora_operator.actions import CreateJob, DeleteJob, EmitEvent
-from lora_operator.cluster import JOBS, LORA_DEPLOYMENTS, PODS, Conflict, Denied
+from lora_operator.cluster import JOBS, LORA_DEPLOYMENTS, PODS, Conflict, Denied, Unavailable
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
 from lora_operator.reconcile import ObjectKey, Reconciler
@@ -171,6 +171,16 @@ async def test_a_denied_read_is_told_at_once(stage: Bench) -> None:
         await stage.look()
     assert {c.reason for c in stage.status.conditions} == {"ApiDenied"}
     assert stage.seen == []
+
+
+@pytest.mark.parametrize("verb", ["get", "list", "status"])
+async def test_an_api_server_that_is_away_is_a_known_reason(stage: Bench, verb: str) -> None:
+    for plural in ("loradeployments", "jobs"):
+        stage.cluster.refusals[verb, plural] = Unavailable("no answer in time")
+    stage.planned = Plan((JOB,), told())
+    with pytest.raises(TryLater, match="no answer"):
+        await stage.look()
+    assert stage.verbs == []
 
 
 async def test_an_object_that_is_gone_or_going_is_left_alone(stage: Bench) -> None:
