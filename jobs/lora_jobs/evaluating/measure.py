@@ -18,6 +18,7 @@ from lora_jobs.context import ReportProgress
 from lora_jobs.evaluating.models import (
     NotApplicable,
     causal_model,
+    on_accelerator,
     vocabulary_size,
     with_adapters,
 )
@@ -89,12 +90,19 @@ class EvaluationSet:
 
 @dataclass
 class Evaluation:
-    """What was measured; `notes` say what was not, and why."""
+    """What was measured.
+
+    Attributes:
+        notes: What was not measured, by condition, and why.
+        reused: How many scores were in the store.
+        accelerator_seconds: How long an accelerator was held; 0 on a CPU.
+    """
 
     scores: list[Score] = field(default_factory=list)
     weights_bytes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
+    accelerator_seconds: float = 0.0
 
 
 def set_key(set_digest: str, windows: Sequence[Window], protocol: Key) -> Key:
@@ -157,6 +165,8 @@ class _Measurement:
         for subject in self.subjects.values():
             self.result.weights_bytes[subject.condition] = weights_bytes(*subject.folders)
         self.result.scores = list(self.scores.values())
+        if on_accelerator():
+            self.result.accelerator_seconds = time.monotonic() - self.meter.started
         return self.result
 
     def _base_and_dynamic(self) -> None:

@@ -27,6 +27,11 @@ class NotApplicable(Exception):
     """A condition that cannot be measured on these files; the rest can. `str()` says why."""
 
 
+def on_accelerator() -> bool:
+    """Whether models run on one."""
+    return bool(torch.cuda.is_available())
+
+
 @contextmanager
 def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
     """A model in evaluation mode, on the accelerator if there is one; freed at the end.
@@ -35,13 +40,12 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
         Refused: Transformers cannot load it.
     """
     transformers_logging.disable_progress_bar()
-    on_accelerator = torch.cuda.is_available()
     try:
         with quiet_stdout():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
-                device_map="auto" if on_accelerator else None,
+                device_map="auto" if on_accelerator() else None,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -57,7 +61,7 @@ def causal_model(folder: Path, dtype: str) -> Iterator[Any]:
     finally:
         del model
         gc.collect()
-        if on_accelerator:
+        if on_accelerator():
             torch.cuda.empty_cache()
 
 

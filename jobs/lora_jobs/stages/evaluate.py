@@ -43,6 +43,7 @@ def run(context: StageContext) -> StageResult:
         measurements=measurements_of(evaluation.scores, evaluation.weights_bytes),
         notes=notes | {"reusedScores": f"{evaluation.reused} of {len(evaluation.scores)}"},
         message=_headline(evaluation.scores),
+        accelerator_seconds=round(evaluation.accelerator_seconds),
     )
 
 
