@@ -5,7 +5,8 @@
 #   cpu        everything on CPU: quantize, evaluate, benchmark and both serving engines; for tests
 #
 # BASE_IMAGE is Debian 12 with Python 3.11. A virtual environment is made by the base's own Python at
-# its final path, in one layer, with bytecode: a read-only root could not cache it at run time.
+# its final path, in one layer, with bytecode: a read-only root could not cache it at run time. USER is
+# set because uid 65532 has no entry in /etc/passwd, where kopf and torch would look for its name.
 # CPU_ENVIRONMENT may name a built image of that target, so that a change of our code rebuilds little.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 ARG CPU_ENVIRONMENT=cpu-environment
@@ -31,7 +32,7 @@ RUN --mount=type=bind,from=wheel-builder,source=/opt/build,target=/opt/build \
  && /opt/build/bin/uv pip install --compile-bytecode --no-deps --require-hashes -r /requirements/operator.lock \
  && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl \
  && ! /opt/lora/bin/python -c "import torch"
-ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/lora/bin:$PATH USER=lora PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "lora_operator"]
 
@@ -43,7 +44,7 @@ RUN --mount=type=bind,from=wheel-builder,source=/opt/build,target=/opt/build \
  && export UV_PYTHON=/opt/lora UV_LINK_MODE=copy \
  && /opt/build/bin/uv pip install --compile-bytecode --no-deps --require-hashes -r /requirements/jobs.lock \
  && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl
-ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/lora/bin:$PATH USER=lora PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT ["lora-jobs"]
 
@@ -65,6 +66,6 @@ RUN --mount=type=bind,from=wheel-builder,source=/opt/build,target=/opt/build \
     --mount=type=bind,from=wheel,source=/dist,target=/dist \
     export UV_PYTHON=/opt/lora UV_LINK_MODE=copy \
  && /opt/build/bin/uv pip install --compile-bytecode --no-deps /dist/*.whl
-ENV PATH=/opt/lora/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TORCHDYNAMO_DISABLE=1
+ENV PATH=/opt/lora/bin:$PATH USER=lora PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TORCHDYNAMO_DISABLE=1
 USER 65532:65532
 ENTRYPOINT ["lora-jobs"]

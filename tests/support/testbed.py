@@ -102,7 +102,7 @@ class Testbed:
         } | settings
         command = [self.helm, "upgrade", "--install", "lora-operator",
                    str(REPOSITORY / "charts/lora-operator"), "--namespace", OPERATOR_NAMESPACE,
-                   "--create-namespace", "--rollback-on-failure", "--timeout", "3m"]  # fmt: skip
+                   "--create-namespace", "--wait", "--timeout", "3m"]  # fmt: skip
         for key, value in values.items():
             command += ["--set-string", f"{key}={value}"]
         environment = dict(os.environ)
@@ -142,12 +142,14 @@ class Testbed:
         self.kubectl.apply(
             {"apiVersion": "v1", "kind": "Namespace",
              "metadata": {"name": namespace, "labels": {level: "restricted"}}},
-            {"apiVersion": "v1", "kind": "Secret",
-             "metadata": {"name": secret, "namespace": namespace},
+        )  # fmt: skip
+        kubectl = self.kubectl.within(namespace)
+        kubectl.apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret},
              "stringData": {"AWS_ACCESS_KEY_ID": self.access_key,
                             "AWS_SECRET_ACCESS_KEY": self.secret_key}},
         )  # fmt: skip
-        return self.kubectl.within(namespace)
+        return kubectl
 
 
 def _holds(client: Any, bucket: str, key: str, body: bytes) -> bool:
