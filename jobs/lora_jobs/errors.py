@@ -9,7 +9,7 @@ Everything else that is raised is a crash: exit 1, retried.
 
 from typing import ClassVar
 
-from lora_api.jobcontract import ExitCode, Reason
+from lora_api.jobcontract import ExitCode, Reason, StageFailure
 
 
 class StageError(Exception):
@@ -20,6 +20,11 @@ class StageError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(" ".join(message.split()))
         self.reason = reason
+
+    def to_termination_message(self) -> str:
+        """What the operator reads of a pod that ended so: a `StageFailure` as JSON."""
+        failure = StageFailure(failure=self.reason, message=str(self)[:1024])
+        return failure.model_dump_json(by_alias=True)
 
 
 class Refused(StageError):

@@ -24,7 +24,6 @@ from lora_api.jobcontract import (
     RESULT_PATH_ENV,
     WORK_DIR_ENV,
     WORKING_STAGES,
-    StageFailure,
     StageRequest,
     StageResult,
 )
@@ -58,8 +57,7 @@ def run_from_environment(environment: Mapping[str, str] = os.environ) -> StageRe
         with _work_folder(environment) as work:
             result = run_request(request, work)
     except StageError as error:
-        failure = StageFailure(failure=error.reason, message=str(error)[:1024])
-        result_path.write_text(failure.model_dump_json(by_alias=True))
+        result_path.write_text(error.to_termination_message())
         raise
     result_path.write_text(result.to_termination_message())
     return result

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_api.jobcontract import REQUEST_ENV, StoreReference
+from lora_api.jobcontract import REQUEST_ENV, RESULT_PATH_ENV, StoreReference
 from lora_api.spec import Connection, S3Connection
+from lora_jobs.errors import StageError
 
 if TYPE_CHECKING:
     from lora_jobs.store.interface import ObjectStore
@@ -32,23 +33,33 @@ def fetch(
     """Download an artifact and verify every file before an engine may read it.
 
     A folder that holds exactly this artifact is left as it is, once it has been hashed again.
-    Without --store, store and connections are those of the request in LORA_STAGE_REQUEST.
+    Without --store, store and connections are those of the request in LORA_STAGE_REQUEST. Why it
+    cannot be had is written to LORA_STAGE_RESULT too, where that is set.
     """
-    from lora_jobs.progress import ProgressLines, TransferProgress
-    from lora_jobs.store.artifacts import fetch_artifact, read_manifest, verify_folder
+    from lora_jobs.store.artifacts import verify_folder
     from lora_jobs.termination import end_promptly_on_sigterm
 
     end_promptly_on_sigterm()
     if verify_folder(output, digest):
         print(f"{output} holds {digest}, verified")
         return
-    place = _open(store, scope, connection, endpoint)
-    manifest = read_manifest(place, digest)
-    total = manifest.size if manifest else 0
-    fetch_artifact(
-        place, digest, output, TransferProgress(ProgressLines(sys.stdout), "fetching", total)
-    )
+    try:
+        _download(_open(store, scope, connection, endpoint), digest, output)
+    except StageError as error:
+        if result_path := os.environ.get(RESULT_PATH_ENV):
+            Path(result_path).write_text(error.to_termination_message())
+        raise
     print(f"{output} holds {digest}, fetched and verified")
+
+
+def _download(store: "ObjectStore", digest: str, output: Path) -> None:
+    from lora_jobs.progress import ProgressLines, TransferProgress
+    from lora_jobs.store.artifacts import fetch_artifact, read_manifest
+
+    manifest = read_manifest(store, digest)
+    total = manifest.size if manifest else 0
+    progress = TransferProgress(ProgressLines(sys.stdout), "fetching", total)
+    fetch_artifact(store, digest, output, progress)
 
 
 def _open(store: str, scope: str, connection: str, endpoint: str) -> "ObjectStore":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_api.jobcontract import StageFailure, parse_outcome
 from lora_jobs.store.artifacts import publish_artifact
 from lora_jobs.store.directory import DirectoryStore
 
@@ -71,6 +72,17 @@ def test_damage_in_the_store_ends_with_3_and_no_folder(scene: Scene) -> None:
     assert ended.stderr.startswith("DigestMismatch: ")
     assert ended.stderr.count("\n") == 1
     assert not scene.output.exists()
+
+
+def test_a_pod_tells_the_operator_why_it_has_no_model(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = scene.folder / "termination-log"
+    monkeypatch.setenv("LORA_STAGE_RESULT", str(told))
+    assert scene.fetch("sha256:" + "0" * 64).returncode == 3
+    outcome = parse_outcome(told.read_text())
+    assert isinstance(outcome, StageFailure)
+    assert "no manifest" in outcome.message
 
 
 def test_an_unknown_digest_ends_with_3(scene: Scene) -> None:
