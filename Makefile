@@ -43,8 +43,14 @@ unit: venv ## pure tests, property tests, contract tests
 integration: venv ## against a real API server and a real S3 server; no root
 	$(BIN)/pytest tests/integration
 
+# The whole story takes its own time and machine; it joins `test` when it is proven there.
+MAIN_JOB := tests/e2e/test_main_job.py
+
+e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
+	$(BIN)/pytest $(MAIN_JOB)
+
 test: lint ## everything that is checked, on a fresh machine too
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore $(MAIN_JOB)
 
 # The cluster's programs are built while .venv is installed.
 demo: ## the main job from a clean clone: good adapter, wrong adapter, outlier base
