@@ -38,8 +38,3 @@ def job_name(name: str, uid: str, stage: str, input_hash: str, attempt: int = 0)
 def deployment_name(name: str, release_id: str) -> str:
     """The Deployment of a release."""
     return f"{name}-{release_id}"
-
-
-def candidate_service_name(name: str) -> str:
-    """The headless Service of a release that is being verified."""
-    return f"{name}-candidate"

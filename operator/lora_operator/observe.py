@@ -17,7 +17,6 @@ from lora_api.naming import (
     ANNOTATION_GAVE_UP,
     ANNOTATION_INPUT_HASH,
     ANNOTATION_RECIPE,
-    ANNOTATION_SPEC_HASH,
     LABEL_NAME,
     LABEL_RELEASE,
     LABEL_STAGE,
@@ -192,7 +191,6 @@ def _observed_deployment(
             for c in status.get("conditions") or ()
         ),
         observed_current=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
-        spec_hash=annotations.get(ANNOTATION_SPEC_HASH, ""),
         gave_up=annotations.get(ANNOTATION_GAVE_UP, ""),
         ours=is_owned_by(document, parent.uid),
         deleting="deletionTimestamp" in metadata,
@@ -211,7 +209,6 @@ def _observed_service(parent: ObservedObject, document: Json) -> ObservedService
         name=metadata["name"],
         release=(spec.get("selector") or {}).get(LABEL_RELEASE, ""),
         ours=is_owned_by(document, parent.uid),
-        spec_hash=metadata.get("annotations", {}).get(ANNOTATION_SPEC_HASH, ""),
     )
 
 

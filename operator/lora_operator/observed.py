@@ -92,7 +92,6 @@ class ObservedDeployment:
     """The Deployment of one release.
 
     Attributes:
-        spec_hash: Annotation with the hash of what we last applied.
         gave_up: Why this release was given up (a reason), kept on the Deployment itself.
     """
 
@@ -107,7 +106,6 @@ class ObservedDeployment:
     updated_replicas: int = 0
     available: bool = False
     observed_current: bool = True
-    spec_hash: str = ""
     gave_up: str = ""
     ours: bool = True
     deleting: bool = False
@@ -122,7 +120,6 @@ class ObservedService:
     name: str
     release: str
     ours: bool = True
-    spec_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,4 +130,3 @@ class Observed:
     jobs: tuple[ObservedJob, ...] = ()
     deployments: tuple[ObservedDeployment, ...] = ()
     service: ObservedService | None = None
-    candidate_service: ObservedService | None = None

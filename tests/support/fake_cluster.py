@@ -17,6 +17,7 @@ class FakeCluster:
         writes: (verb, plural, name) in their order.
         refusals: What to raise instead, by (verb, plural).
         logs: By pod.
+        applied: Documents as they were applied.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class FakeCluster:
         self.writes: list[tuple[str, str, str]] = []
         self.refusals: dict[tuple[str, str], Exception] = {}
         self.logs: dict[str, str] = {}
+        self.applied: list[Json] = []
         self._versions = itertools.count(1)
 
     def add(self, kind: Kind, document: Json) -> Json:
@@ -57,6 +59,7 @@ class FakeCluster:
 
     async def apply(self, kind: Kind, document: Json) -> Json:
         self._write("apply", kind, document["metadata"]["name"])
+        self.applied.append(copy.deepcopy(document))
         before = self.objects.get(self._address(kind, document), {"metadata": {}})
         return self.add(kind, {**document, "metadata": before["metadata"] | document["metadata"]})
 

@@ -19,8 +19,16 @@ from lora_api.jobcontract import (
 )
 from lora_api.naming import job_name, labels
 from lora_api.status import ProgressStatus, StageState, StageStatus, Status
-from lora_operator.actions import CreateJob, DeleteJob, EmitEvent
-from lora_operator.cluster import JOBS, LORA_DEPLOYMENTS, PODS, Conflict, Denied, Unavailable
+from lora_operator.actions import ApplyService, CreateJob, DeleteJob, EmitEvent
+from lora_operator.cluster import (
+    JOBS,
+    LORA_DEPLOYMENTS,
+    PODS,
+    SERVICES,
+    Conflict,
+    Denied,
+    Unavailable,
+)
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
 from lora_operator.reconcile import ObjectKey, Reconciler
@@ -135,6 +143,35 @@ async def test_an_existing_job_of_ours_is_success(stage: Bench) -> None:
     await stage.look()
     await stage.look()
     assert stage.verbs == ["create jobs", "create jobs"]
+
+
+async def test_a_service_is_applied_once_and_again_when_somebody_changed_it(stage: Bench) -> None:
+    stage.planned = Plan((ApplyService("demo", "12345678"),), Status())
+    await stage.look()
+    await stage.look()
+    assert stage.verbs == ["apply services"]
+    live = stage.cluster.objects["services", "team", "demo"]
+    live["spec"]["selector"] = {}
+    await stage.look()
+    assert stage.verbs == ["apply services"] * 2
+    assert stage.cluster.objects["services", "team", "demo"]["spec"]["selector"]
+
+
+async def test_an_apply_is_bound_to_the_very_version_that_was_read(stage: Bench) -> None:
+    stage.planned = Plan((ApplyService("demo", "12345678"),), Status())
+    await stage.look()
+    before = stage.cluster.objects["services", "team", "demo"]["metadata"]
+    stage.planned = Plan((ApplyService("demo", "87654321"),), Status())
+    await stage.look()
+    bound = stage.cluster.applied[-1]["metadata"]
+    assert (bound["uid"], bound["resourceVersion"]) == (before["uid"], before["resourceVersion"])
+
+
+async def test_somebody_elses_service_of_our_name_is_never_applied_to(stage: Bench) -> None:
+    stage.cluster.add(SERVICES, {"metadata": {"name": "demo", "namespace": "team"}, "spec": {}})
+    stage.planned = Plan((ApplyService("demo", "12345678"),), Status())
+    await stage.look()
+    assert stage.verbs == []
 
 
 async def test_a_delete_takes_only_the_very_object_that_was_seen(stage: Bench) -> None:
