@@ -100,8 +100,7 @@ def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
     Raises:
         NotApplicable: PEFT refuses an adapter, or did not take all of it.
     """
-    with quiet_stdout():  # peft imports gptqmodel, which presents itself
-        from peft import PeftModel
+    from peft import PeftModel
 
     model: Any = None
     names = [f"adapter{i}" for i in range(len(adapters))]
@@ -109,7 +108,8 @@ def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
         if not any(folder.glob("*.safetensors")):
             raise NotApplicable(f"{folder.name} holds no safetensors file")
         try:
-            with warnings.catch_warnings():
+            # PEFT imports gptqmodel here, which presents itself on stdout.
+            with quiet_stdout(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say is checked below
                 if model is None:
                     model = PeftModel.from_pretrained(base, folder, adapter_name=name)
