@@ -1,10 +1,14 @@
 """Safetensors files by their headers: what tensors they hold, and how many bytes.
 
 Nothing here loads a tensor. Format: 8 bytes little-endian length of the header, the header as JSON
-{name: {dtype, shape, data_offsets}}, then the data, to which the offsets refer.
+{name: {dtype, shape, data_offsets}}, then the data, to which the offsets refer. A header is checked
+as the safetensors library checks it: the tensors fill the file without hole or overlap, and each
+has the bytes that its dtype and shape need.
 """
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,16 @@ from lora_jobs.errors import Refused
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
+_MODEL = "model"
+"""Name of a model's one file and of its index, before the suffix."""
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library."""
+_ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+"""Others (below 8 bits) are taken as the header says."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +52,38 @@ def tensors_in(file: Path) -> list[TensorEntry]:
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
         if not 0 < header_bytes <= min(MAX_HEADER_BYTES, length - 8):
-            raise _broken(file)
+            raise _broken(file, "its header is longer than the file or than any may be")
         try:
-            header: dict[str, Any] = json.loads(stream.read(header_bytes))
+            header = json.loads(stream.read(header_bytes), object_pairs_hook=_without_duplicates)
             entries = [
                 _entry(name, tensor, file, 8 + header_bytes)
                 for name, tensor in header.items()
                 if name != "__metadata__"
             ]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _broken(file) from None
-    if any(e.size < 0 or e.offset + e.size > length for e in entries):
-        raise _broken(file)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise _broken(file, "its header is malformed") from None
+    end = 8 + header_bytes
+    for entry in sorted(entries, key=lambda e: (e.offset, e.size)):
+        if entry.offset != end:
+            raise _broken(file, f"{entry.name} does not begin where the tensor before it ends")
+        end += entry.size
+    if end != length:
+        raise _broken(file, f"it has {length} bytes and its header speaks of {end}")
     return entries
 
 
 def tensors_of(model: Path) -> dict[str, TensorEntry]:
     """Every tensor of a model's or an adapter's folder, by name.
 
+    The files that the index names are the model, or the one file of a model without index; others
+    beside them, such as another layout of the same weights, are not.
+
     Raises:
-        Refused: There is no safetensors file, one is broken, or two hold the same tensor.
+        Refused: There is no safetensors file, one is broken, two hold the same tensor, or the index
+            names a file or tensor that is not there.
     """
-    files = sorted(model.glob(f"*{SUFFIX}"))
+    index = _index(model)
+    files = _weight_files(model, index)
     if not files:
         raise Refused(
             Reason.UNSAFE_FILE if any(model.glob("*.bin")) else Reason.INVALID_INPUT,
@@ -76,6 +98,13 @@ def tensors_of(model: Path) -> dict[str, TensorEntry]:
                 f"{entry.file.name}; remove one of the files",
             )
         tensors[entry.name] = entry
+    for name, file in index.items():
+        if name not in tensors or tensors[name].file != file:
+            raise Refused(
+                Reason.INVALID_INPUT,
+                f"the index of {model.name} says that {name} is in {file.name}, where it is not; "
+                "upload index and weights again",
+            )
     return tensors
 
 
@@ -84,14 +113,56 @@ def weights_bytes(*folders: Path) -> int:
     return sum(tensor.size for folder in folders for tensor in tensors_of(folder).values())
 
 
+def _index(model: Path) -> Mapping[str, Path]:
+    """The file of each tensor as the index says; empty when there is none."""
+    index = model / f"{_MODEL}{INDEX_SUFFIX}"
+    if not index.is_file():
+        return {}
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        files = {name: model / Path(file).name for name, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Refused(
+            Reason.INVALID_INPUT, f"{index.name} is no index of safetensors files; upload it again"
+        ) from None
+    missing = sorted({file.name for file in files.values() if not file.is_file()})
+    if missing:
+        raise Refused(
+            Reason.INVALID_INPUT,
+            f"{index.name} names {missing[0]}, which is not there; upload the model again",
+        )
+    return files
+
+
+def _weight_files(model: Path, index: Mapping[str, Path]) -> list[Path]:
+    """What transformers would load; all files where it would load none, e.g. of an adapter."""
+    single = model / f"{_MODEL}{SUFFIX}"
+    if index:
+        return sorted({*index.values()})
+    return [single] if single.is_file() else sorted(model.glob(f"*{SUFFIX}"))
+
+
 def _entry(name: str, tensor: dict[str, Any], file: Path, data_start: int) -> TensorEntry:
     begin, end = tensor["data_offsets"]
-    return TensorEntry(
-        name, tensor["dtype"], tuple(tensor["shape"]), file, data_start + begin, end - begin
-    )
+    shape = tuple(tensor["shape"])
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"{name}: offsets and sizes are natural numbers")
+    bytes_each = _ITEM_BYTES.get(tensor["dtype"])
+    if end < begin or (bytes_each is not None and end - begin != bytes_each * math.prod(shape)):
+        raise ValueError(f"{name}: offsets do not fit dtype and shape")
+    return TensorEntry(name, tensor["dtype"], shape, file, data_start + begin, end - begin)
 
 
-def _broken(file: Path) -> Refused:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a key twice and Python keeps the last; other readers may keep the first."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key is there twice")
+    return document
+
+
+def _broken(file: Path, what: str) -> Refused:
     return Refused(
-        Reason.INVALID_INPUT, f"{file.name} is no complete safetensors file; upload it again"
+        Reason.INVALID_INPUT,
+        f"{file.name} is no complete safetensors file, {what}; upload it again",
     )

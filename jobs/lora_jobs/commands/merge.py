@@ -1,29 +1,67 @@
 """`lora-jobs merge`: merge an adapter into its base by hand."""
 
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lora_jobs.byhand import progress_bar
-
-Folder = typer.Option(exists=True, file_okay=False)
-
 
 def merge(
-    base: Annotated[Path, Folder],
-    adapter: Annotated[Path, Folder],
-    output: Annotated[Path, typer.Option(help="folder to make; it must not exist")],
+    base: Annotated[
+        Path, typer.Option(help="Folder of the base model.", exists=True, file_okay=False)
+    ],
+    adapter: Annotated[
+        Path, typer.Option(help="Folder of the PEFT adapter.", exists=True, file_okay=False)
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    force: Annotated[bool, typer.Option(help="Replace a model that is at --output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Merge a LoRA adapter into its base model: on CPU, streaming, one rounding.
+    """Merge a LoRA adapter into its base model: on CPU, streaming, rounded once.
 
-    Plain LoRA and rsLoRA with rank and alpha patterns; anything else is refused by name.
+    Plain LoRA and rsLoRA with rank and alpha patterns; anything else is refused by name. Equal
+    inputs give equal bytes. The folder appears when all of it is written.
     """
+    from lora_jobs.byhand import progress_bar
     from lora_jobs.merging import merge_adapter
 
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists already", param_hint="--output")
+    base, adapter, output = base.resolve(), adapter.resolve(), output.resolve()
+    _check_output(output, force, keep=(base, adapter))
+    # Aside, so that the old model is there until the new one is.
+    target = output.with_name(output.name + ".new") if force else output
+    shutil.rmtree(target, ignore_errors=True) if force else None
     with progress_bar() as progress:
-        report = merge_adapter(base, adapter, output, progress)
+        report = merge_adapter(base, adapter, target, progress)
+    if force:
+        shutil.rmtree(output, ignore_errors=True)
+        target.rename(output)
+    if as_json:
+        document = asdict(report) | {"files": [f._asdict() for f in report.files]}
+        print(json.dumps(document, indent=2))
+        return
     print(report.message)
     print(f"{output}: {len(report.files)} files, {sum(f.size for f in report.files):,} bytes")
+    for name, note in report.notes.items():
+        print(f"{name}: {note}")
+
+
+def _check_output(output: Path, force: bool, keep: tuple[Path, ...]) -> None:
+    """Only a model is ever replaced, and never one that is read.
+
+    Raises:
+        typer.BadParameter: There is something at the output.
+    """
+    if any(output == folder or output in folder.parents for folder in keep):
+        raise typer.BadParameter(f"{output} holds what is merged", param_hint="--output")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    is_model = (output / "config.json").is_file() and any(output.glob("*.safetensors"))
+    if not force:
+        raise typer.BadParameter(f"{output} is not empty", param_hint="--output")
+    if not is_model:
+        raise typer.BadParameter(
+            f"{output} holds no model; nothing else is replaced", param_hint="--output"
+        )

@@ -1,79 +1,173 @@
-"""What travels along with the weights: configuration, tokenizer, chat template, generation config.
+"""What travels along with the weights: configuration, tokenizer, chat template, licence.
 
-An adapter that brings its own tokenizer was trained with it, so its files win, as one set. Python
-and pickle files never travel: they would run where the model is loaded.
+An adapter that brings its own tokenizer was trained with it, so its files win, as one set; so does
+its chat template. Python and pickle files never travel: they would run where the model is loaded.
+Whatever stays behind is named in a note.
 """
 
-import hashlib
+import filecmp
 import json
-import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_api.digests import FileDigest
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.weightfiles import SUFFIX
 
-SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", CHAT_TEMPLATE,
 )  # fmt: skip
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""A folder with one of these has a tokenizer of its own."""
+_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
+_OF_OTHER_WEIGHTS = (".bin.index.json", "consolidated.safetensors.index.json")
+_NEVER = ("adapter_config.json", "adapter_model.safetensors.index.json")
+"""Transformers takes a folder that holds an adapter_config.json for an adapter."""
+_MAX_NAMED = 5
 
 
-def copy_companions(base: Path, adapter: Path, output: Path) -> list[FileDigest]:
-    """Copy every companion of the base, with the adapter's tokenizer if it has one.
+@dataclass(frozen=True)
+class Companions:
+    """Files to copy by their name in the output, and what people should know about them."""
+
+    sources: Mapping[str, Path]
+    notes: Mapping[str, str]
+
+
+def plan_companions(base: Path, adapter: Path) -> Companions:
+    """Choose every file that goes along, before anything is written.
 
     Raises:
-        Refused: The model needs code of its own, or the adapter's tokenizer has more tokens than
-            the base has embeddings.
+        Refused: The base needs code of its own or is quantized, or the adapter's tokenizer has
+            more tokens than the base has embeddings.
     """
-    config = _json(base / "config.json")
-    if "auto_map" in config:
-        raise Refused(
-            Reason.UNSAFE_FILE,
-            "the base needs code of its own (auto_map in config.json), which is never run; use an "
-            "architecture that transformers knows",
-        )
-    own_tokenizer = (adapter / "tokenizer.json").is_file()
-    if own_tokenizer:
-        _check_vocabulary(adapter / "tokenizer.json", config)
-    copied = []
-    for file in sorted(base.iterdir()):
-        if file.suffix in SUFFIXES and not (own_tokenizer and file.name in TOKENIZER_FILES):
-            copied.append(_copy(file, output))
-    if own_tokenizer:
-        brought = (adapter / name for name in TOKENIZER_FILES)
-        copied += [_copy(file, output) for file in brought if file.is_file()]
-    return copied
+    config = read_document(base / "config.json")
+    _refuse_own_code(base, config)
+    _refuse_quantized(config)
+    chosen = {file.name: file for file in _files(base) if _travels(file.name)}
+    notes = {}
+    if any((adapter / name).is_file() for name in _VOCABULARIES):
+        _check_vocabulary(base, adapter, config)
+        chosen = _with_tokenizer_of(adapter, chosen)
+        notes["tokenizer"] = "the adapter's own"
+    elif (adapter / CHAT_TEMPLATE).is_file():
+        chosen[CHAT_TEMPLATE] = adapter / CHAT_TEMPLATE
+        notes["chatTemplate"] = "the adapter's own"
+    left = [e.name for e in sorted(base.iterdir()) if e.name not in chosen and not _is_kept(e)]
+    if left:
+        more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+        notes["leftBehind"] = ", ".join(left[:_MAX_NAMED]) + more
+    return Companions(dict(sorted(chosen.items())), notes)
 
 
-def _check_vocabulary(tokenizer: Path, config: dict[str, Any]) -> None:
-    document = _json(tokenizer)
-    ids = list(document.get("model", {}).get("vocab", {}).values())
-    ids = [i for i in ids if isinstance(i, int)]
-    ids += [token["id"] for token in document.get("added_tokens", [])]
-    size = config.get("vocab_size")
-    if isinstance(size, int) and max(ids, default=0) >= size:
-        raise Refused(
-            Reason.ADAPTER_MISMATCH,
-            f"the adapter's tokenizer has token id {max(ids)}, but the base has {size} embeddings; "
-            "name the base that the adapter was trained on",
-        )
+def read_document(file: Path) -> dict[str, Any]:
+    """A JSON object.
 
-
-def _copy(file: Path, output: Path) -> FileDigest:
-    target = output / file.name
-    shutil.copyfile(file, target)
-    data = target.read_bytes()
-    return FileDigest(file.name, len(data), hashlib.sha256(data).hexdigest())
-
-
-def _json(file: Path) -> dict[str, Any]:
+    Raises:
+        Refused: The file is missing or something else.
+    """
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(document, dict):
             return document
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     raise Refused(Reason.INVALID_INPUT, f"{file.name} is missing or no JSON; upload it again")
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (entry for entry in sorted(folder.iterdir()) if entry.is_file())
+
+
+def _travels(name: str) -> bool:
+    if name in _NEVER or name.endswith(_OF_OTHER_WEIGHTS):
+        return False
+    return name.endswith(_SUFFIXES) or name.upper().startswith(_LICENCES)
+
+
+def _is_kept(entry: Path) -> bool:
+    """Weights are written by the merge; hidden files are those of git and the hub's client."""
+    return entry.name.endswith(SUFFIX) or entry.name.startswith(".")
+
+
+def _refuse_own_code(base: Path, config: Mapping[str, Any]) -> None:
+    places = ["config.json"] if "auto_map" in config else []
+    tokenizer = base / "tokenizer_config.json"
+    # With a tokenizer.json, transformers needs no class of the model's own to read it.
+    if tokenizer.is_file() and not (base / "tokenizer.json").is_file():
+        places += ["tokenizer_config.json"] if "auto_map" in read_document(tokenizer) else []
+    if places:
+        raise Refused(
+            Reason.UNSAFE_FILE,
+            f"the base needs code of its own (auto_map in {places[0]}), which is never run; use a "
+            "revision or an architecture that transformers knows",
+        )
+
+
+def _refuse_quantized(config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise Refused(
+            Reason.INVALID_INPUT,
+            f"the base is quantized ({method or 'unknown method'}), and a merge into its codes "
+            "would round the adapter away; name the 16-bit base model",
+        )
+
+
+def _check_vocabulary(base: Path, adapter: Path, config: Mapping[str, Any]) -> None:
+    """Compare the adapter's token ids with the rows of the base's embedding."""
+    size = (config.get("text_config") or config).get("vocab_size")
+    own = adapter / "tokenizer.json"
+    # A tokenizer.json of tens of megabytes is parsed only when it is not the base's.
+    if not isinstance(size, int) or not own.is_file() or _same(own, base / "tokenizer.json"):
+        return
+    try:
+        largest = max(_token_ids(read_document(own)), default=0)
+    except (AttributeError, KeyError, TypeError):
+        raise Refused(
+            Reason.INVALID_INPUT, "the adapter's tokenizer.json is no tokenizer; upload it again"
+        ) from None
+    if largest >= size:
+        raise Refused(
+            Reason.ADAPTER_MISMATCH,
+            f"the adapter's tokenizer has token id {largest}, but the base has {size} embeddings; "
+            "name the base that the adapter was trained on",
+        )
+
+
+def _token_ids(tokenizer: Mapping[str, Any]) -> Iterable[int]:
+    """Ids of a `tokenizers` document; a Unigram vocabulary is a list, its ids are positions."""
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, dict):
+        yield from vocabulary.values()
+    else:
+        yield len(vocabulary) - 1
+    for token in tokenizer.get("added_tokens", []):
+        yield token["id"]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def _with_tokenizer_of(adapter: Path, chosen: Mapping[str, Path]) -> dict[str, Path]:
+    """The adapter's tokenizer files instead of the base's.
+
+    The base's chat template stays only where the adapter has none in any form: the file would
+    override the one that older tokenizers keep in tokenizer_config.json.
+    """
+    own = {name: adapter / name for name in TOKENIZER_FILES if (adapter / name).is_file()}
+    kept = {name: file for name, file in chosen.items() if name not in TOKENIZER_FILES}
+    settings = own.get("tokenizer_config.json")
+    has_template = CHAT_TEMPLATE in own or (
+        settings is not None and "chat_template" in read_document(settings)
+    )
+    if CHAT_TEMPLATE in chosen and not has_template:
+        kept[CHAT_TEMPLATE] = chosen[CHAT_TEMPLATE]
+    return kept | own

@@ -11,9 +11,11 @@ from pathlib import Path
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.merging.adapter import Adapter, LoraTarget
+from lora_jobs.merging.tensors import ITEM_BYTES
 from lora_jobs.weightfiles import TensorEntry
 
-MERGEABLE_DTYPES = ("BF16", "F16", "F32")
+_SHARED_LAYERS = ("lm_head", "embed_tokens")
+"""Layers that may be one tensor (tied): an update of one would change the other."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +26,50 @@ class Task:
     target: LoraTarget | None
 
 
-def plan_merge(base: Mapping[str, TensorEntry], adapter: Adapter) -> dict[Path, list[Task]]:
-    """Tasks of each file of the base, in the order in which its bytes lie.
+@dataclass(frozen=True)
+class MergePlan:
+    """All that is to be written.
+
+    Attributes:
+        files: Tasks of each file of the base, in the order in which the bytes lie.
+    """
+
+    files: Mapping[Path, tuple[Task, ...]]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(task.tensor.size for tasks in self.files.values() for task in tasks)
+
+    @property
+    def merged(self) -> int:
+        """How many tensors change."""
+        return sum(task.target is not None for tasks in self.files.values() for task in tasks)
+
+    @property
+    def copied(self) -> int:
+        """How many stay as they are."""
+        return sum(map(len, self.files.values())) - self.merged
+
+
+def plan_merge(base: Mapping[str, TensorEntry], adapter: Adapter) -> MergePlan:
+    """Match an adapter with the tensors of a base; every update has exactly one.
 
     Raises:
         Refused: The adapter changes what the base does not have, in another shape, or in a dtype
             that cannot be added to.
     """
     for name, target in adapter.targets.items():
-        _check(base, name, target, adapter.base_name)
+        _check(base, name, target, adapter.trained_on)
     files: dict[Path, list[Task]] = {}
     for tensor in sorted(base.values(), key=lambda t: (t.file, t.offset)):
         files.setdefault(tensor.file, []).append(Task(tensor, adapter.targets.get(tensor.name)))
-    for file, tasks in files.items():
-        _check_contiguous(file, tasks)
-    return files
+    return MergePlan({file: tuple(tasks) for file, tasks in files.items()})
 
 
 def _check(base: Mapping[str, TensorEntry], name: str, target: LoraTarget, trained_on: str) -> None:
     hint = f"; the adapter says it was trained on {trained_on}" if trained_on else ""
-    if target.module.rpartition(".")[2] in ("lm_head", "embed_tokens"):
+    if target.module.rpartition(".")[2] in _SHARED_LAYERS:
         raise Refused(
             Reason.UNSUPPORTED_ADAPTER,
             f"the adapter changes {target.module}, which may share its weights with another "
@@ -63,22 +89,9 @@ def _check(base: Mapping[str, TensorEntry], name: str, target: LoraTarget, train
             " name that base",
         )
     for tensor in (weight, target.a, target.b):
-        if tensor.dtype not in MERGEABLE_DTYPES:
+        if tensor.dtype not in ITEM_BYTES:
             raise Refused(
                 Reason.INVALID_INPUT,
-                f"{tensor.name} is {tensor.dtype}; only {', '.join(MERGEABLE_DTYPES)} can be "
-                "merged: name the 16-bit base model",
+                f"{tensor.name} is {tensor.dtype}; only {', '.join(ITEM_BYTES)} can be merged: "
+                "name the 16-bit base model",
             )
-
-
-def _check_contiguous(file: Path, tasks: list[Task]) -> None:
-    """Streaming writes the bytes in order; holes and overlaps are no safetensors file."""
-    end = tasks[0].tensor.offset
-    for task in tasks:
-        if task.tensor.offset != end:
-            raise Refused(
-                Reason.INVALID_INPUT,
-                f"{file.name}: {task.tensor.name} does not begin where the tensor before it ends; "
-                "the file is broken, upload it again",
-            )
-        end += task.tensor.size

@@ -1,188 +1,131 @@
-"""Streams the merged model to disk: blocks of rows, one rounding, hashed in the same pass.
+"""Runs the merge: adapter, plan, companions, then every byte of the output, once.
 
-Memory holds one block and one adapter pair, whatever the model's size. The folder appears under its
+Memory holds a few blocks and one lora_A, whatever the model's size. The folder appears under its
 name by one rename at the end, so that a killed merge leaves nothing that looks finished.
 """
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-
-from lora_api.digests import FileDigest
-from lora_api.jobcontract import Progress, Reason
+from lora_api.jobcontract import Progress
 from lora_jobs.context import ReportProgress
-from lora_jobs.errors import Refused
-from lora_jobs.merging.adapter import LoraTarget, read_adapter
-from lora_jobs.merging.companions import copy_companions
-from lora_jobs.merging.plan import Task, plan_merge
-from lora_jobs.merging.tensors import ITEM_BYTES, Float32, NotFinite, Raw, narrow, widen
-from lora_jobs.weightfiles import TensorEntry, tensors_of
+from lora_jobs.merging.adapter import Adapter, read_adapter
+from lora_jobs.merging.blocks import blocks_of, copied_blocks
+from lora_jobs.merging.companions import Companions, plan_companions
+from lora_jobs.merging.hashedfile import HashedFile, WrittenFile
+from lora_jobs.merging.plan import MergePlan, Task, plan_merge
+from lora_jobs.merging.report import (
+    NO_EFFECT,
+    Effect,
+    MergeReport,
+    delta_to_weights,
+    unchanged_fraction,
+)
+from lora_jobs.weightfiles import tensors_of
 
-BLOCK_BYTES = 8 * 2**20
-"""Base bytes worked on at a time: large enough for BLAS, small enough for the cache and memory."""
-
-
-@dataclass
-class MergeReport:
-    """What the merge did.
-
-    Attributes:
-        files: Every file of the output with its sha256.
-        merged: Tensors that were changed.
-        copied: Tensors that were taken as they are.
-        delta_share: RMS of the update relative to the RMS of the weights it changed.
-        unchanged_share: Fraction of the changed tensors' weights that rounding left as they were.
-    """
-
-    files: list[FileDigest] = field(default_factory=list)
-    merged: int = 0
-    copied: int = 0
-    delta_share: float = 0.0
-    unchanged_share: float = 0.0
-
-    @property
-    def message(self) -> str:
-        """One line for status."""
-        return (
-            f"{self.merged} tensors merged, {self.copied} copied; the update is "
-            f"{self.delta_share:.2%} of the weights, {self.unchanged_share:.1%} of them unchanged"
-        )
-
-
-@dataclass
-class _Sums:
-    """Running totals over the changed tensors."""
-
-    weights_squared: float = 0.0
-    delta_squared: float = 0.0
-    unchanged: int = 0
-    count: int = 0
+Through = Callable[[int], None]
 
 
 def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgress) -> MergeReport:
     """Merge a LoRA adapter into its base.
 
-    delta = scaling * B @ A is added in float32 and rounded once to the base's dtype.
+    W + scaling * B @ A is summed in float64 and rounded to the base's dtype. Equal inputs give
+    equal bytes, on every kind of CPU.
 
     Args:
         base: Folder of the base model in safetensors.
         adapter: Folder of the PEFT adapter.
-        output: Folder to make; it must not exist.
-        progress: Told the bytes that are written.
+        output: Folder to make; it must not exist or be empty.
+        progress: Told the bytes that are through, of all tensors.
 
     Raises:
         Refused: The adapter does not belong to the base or cannot be merged; nothing is left.
+        OSError: A file cannot be read or written, e.g. the disk is full; nothing is left.
     """
     parsed = read_adapter(adapter)
     plan = plan_merge(tensors_of(base), parsed)
+    companions = plan_companions(base, adapter)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    total = sum(task.tensor.size for tasks in plan.values() for task in tasks)
-    report, sums, done = MergeReport(), _Sums(), 0
+    effect = Effect()
     try:
-        for file, tasks in plan.items():
-            writer = _FileWriter(file, partial / file.name)
-            for size in writer.write(tasks, sums):
-                done += size
-                progress(Progress(done=done, total=total, unit="bytes", message="merging"))
-            report.files.append(writer.close())
-            report.merged += sum(task.target is not None for task in tasks)
-            report.copied += sum(task.target is None for task in tasks)
-        report.files += copy_companions(base, adapter, partial)
+        written = [
+            *_write_weights(plan, partial, effect, _counting(progress, plan.total_bytes)),
+            *_write_companions(companions, partial),
+        ]
+        _flush_folder(partial)
         partial.rename(output)
+        _flush_folder(output.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    report.delta_share = float(np.sqrt(sums.delta_squared / max(sums.weights_squared, 1e-300)))
-    report.unchanged_share = sums.unchanged / max(sums.count, 1)
-    return report
+    return MergeReport(
+        files=tuple(file.digest for file in written),
+        parts={file.digest.path: file.parts for file in written},
+        merged=plan.merged,
+        copied=plan.copied,
+        delta_to_weights=delta_to_weights(effect),
+        unchanged_fraction=unchanged_fraction(effect),
+        notes=_notes(parsed, companions, effect),
+    )
 
 
-class _FileWriter:
-    """One output file: the base's header, then its tensors in order."""
-
-    def __init__(self, source: Path, target: Path) -> None:
-        self._source, self._target = source, target
-        self._hash = hashlib.sha256()
-
-    def write(self, tasks: list[Task], sums: _Sums) -> Iterator[int]:
-        """Write everything; yields the size of each block that is through."""
-        with self._source.open("rb") as source, self._target.open("wb") as target:
-            self._put(target, source.read(tasks[0].tensor.offset))
-            for task in tasks:
-                blocks = _copied(source, task.tensor)
-                if task.target is not None:
-                    blocks = _merged(source, task.tensor, task.target, sums)
-                for block in blocks:
-                    self._put(target, block)
-                    yield len(block)
-            target.flush()
-            os.fsync(target.fileno())
-
-    def close(self) -> FileDigest:
-        """The finished file's identity."""
-        return FileDigest(self._target.name, self._target.stat().st_size, self._hash.hexdigest())
-
-    def _put(self, target: BinaryIO, block: bytes | memoryview) -> None:
-        self._hash.update(block)
-        target.write(block)
+def _write_weights(
+    plan: MergePlan, folder: Path, effect: Effect, through: Through
+) -> Iterator[WrittenFile]:
+    for source, tasks in plan.files.items():
+        yield _write_shard(source, tasks, folder / source.name, effect, through)
 
 
-def _copied(source: BinaryIO, tensor: TensorEntry) -> Iterator[bytes | memoryview]:
-    source.seek(tensor.offset)
-    left = tensor.size
-    while left:
-        block = source.read(min(left, BLOCK_BYTES))
-        if not block:
-            raise Refused(Reason.INVALID_INPUT, f"{tensor.file.name} is cut; upload it again")
-        left -= len(block)
-        yield block
+def _write_shard(
+    source: Path, tasks: tuple[Task, ...], target: Path, effect: Effect, through: Through
+) -> WrittenFile:
+    """The base's header as it is, then the tensors in the order in which they lie."""
+    with source.open("rb") as base, HashedFile(target) as file:
+        for block in copied_blocks(base, 0, tasks[0].tensor.offset):
+            file.put(block)
+        for task in tasks:
+            for block in blocks_of(task, base, effect):
+                file.put(block)
+                through(len(block))
+        return file.close()
 
 
-def _merged(
-    source: BinaryIO, tensor: TensorEntry, target: LoraTarget, sums: _Sums
-) -> Iterator[bytes | memoryview]:
-    a, b = _load(target.a), _load(target.b)
-    rows, columns = tensor.shape
-    row_bytes = columns * ITEM_BYTES[tensor.dtype]
-    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
-    for first in range(0, rows, step):
-        last = min(first + step, rows)
-        raw = _read(source, tensor, first * row_bytes, (last - first) * row_bytes)
-        weights = widen(raw, tensor.dtype, (last - first, columns))
-        delta = (b[first:last] @ a) * np.float32(target.scaling)
-        sums.weights_squared += float(np.vdot(weights, weights))
-        sums.delta_squared += float(np.vdot(delta, delta))
-        weights += delta
-        try:
-            rounded = narrow(weights, tensor.dtype)
-        except NotFinite:
-            raise Refused(
-                Reason.INVALID_INPUT,
-                f"{tensor.name} is not finite in {tensor.dtype} once the adapter is added; the "
-                "adapter or the base is broken",
-            ) from None
-        word = np.dtype(f"u{ITEM_BYTES[tensor.dtype]}")
-        sums.unchanged += int((rounded.view(word) == raw.view(word)).sum())
-        sums.count += weights.size
-        yield rounded.data
+def _write_companions(companions: Companions, folder: Path) -> Iterator[WrittenFile]:
+    for name, source in companions.sources.items():
+        with source.open("rb") as stream, HashedFile(folder / name) as file:
+            for block in copied_blocks(stream, 0, source.stat().st_size):
+                file.put(block)
+            yield file.close()
 
 
-def _load(tensor: TensorEntry) -> Float32:
-    with tensor.file.open("rb") as file:
-        return widen(_read(file, tensor, 0, tensor.size), tensor.dtype, tensor.shape)
+def _counting(progress: ReportProgress, total: int) -> Through:
+    done = 0
+
+    def through(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(Progress(done=done, total=total, unit="bytes", message="merging"))
+
+    return through
 
 
-def _read(file: BinaryIO, tensor: TensorEntry, offset: int, size: int) -> Raw:
-    file.seek(tensor.offset + offset)
-    data = file.read(size)
-    if len(data) != size:
-        raise Refused(Reason.INVALID_INPUT, f"{tensor.file.name} is cut; upload it again")
-    return np.frombuffer(data, dtype=np.uint8)
+def _flush_folder(folder: Path) -> None:
+    """Names are on the disk only when their folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _notes(adapter: Adapter, companions: Companions, effect: Effect) -> dict[str, str]:
+    notes = dict(companions.notes)
+    if adapter.trained_on:
+        notes["trainedOn"] = adapter.trained_on[:200]
+    if not effect.delta_squared:
+        notes["effect"] = NO_EFFECT
+    return notes

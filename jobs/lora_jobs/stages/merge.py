@@ -20,5 +20,6 @@ def run(context: StageContext) -> StageResult:
         stage=call.stage,
         input_hash=call.input_hash,
         digest=context.outputs.publish_artifact(folder),
+        notes=dict(report.notes),
         message=report.message,
     )
