@@ -103,6 +103,9 @@ RECIPES: dict[Runtime, RuntimeRecipe] = {
         length_lock=LengthLock.GENERATION_CONFIG,
         named_by_folder=True,
         cpu_args=(("--device", "cpu"), ("--dtype", "bfloat16")),
+        # Threads that spin while they wait take the cores from those that work, where cores are
+        # few or shared: measured 132 against 512 tokens/s under load.
+        cpu_env={"OMP_WAIT_POLICY": "PASSIVE"},
         embeds_adapter=True,
         env={"HF_HUB_OFFLINE": "1"},
     ),
