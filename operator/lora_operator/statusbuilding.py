@@ -167,12 +167,12 @@ def _serving(view: View, rollout: Rollout) -> ServingStatus | None:
     if service is None and target is None:
         return None
     comes_up = target is not None and not (service and service.release == target.release)
-    port = view.spec.serving.service.port
+    url = f"http://{parent.name}.{parent.namespace}.svc:{view.spec.serving.service.port}/v1"
     return ServingStatus(
         release=service.release if service and service.ours else "",
         digest=selected.digest if selected else "",
         candidate=target.release if target and comes_up and not target.gave_up else "",
-        url=f"http://{parent.name}.{parent.namespace}.svc:{port}/v1" if service and service.ours else "",
+        url=url if service and service.ours else "",
         replicas=selected.replicas if selected else 0,
         ready_replicas=selected.ready_replicas if selected else 0,
         image=str(selected.recipe.get("image", "")) if selected else "",
