@@ -76,7 +76,9 @@ def _merged_blocks(
             raw = np.frombuffer(
                 _read(base, tensor.offset + first * row_bytes, count * row_bytes), np.uint8
             )
-            yield _add(raw, b @ a, tensor, effect).data
+            with np.errstate(over="ignore", invalid="ignore"):  # judged by `narrow`
+                rounded = _add(raw, b @ a, tensor, effect)
+            yield rounded.data
 
 
 def _row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,136 @@
+"""Large models, full disks, kills and other CPUs: the same bytes, or nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_jobs.merging import merge_adapter
+from mergefiles import Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
+
+PRELUDE = """
+import os, signal, sys
+from pathlib import Path
+from lora_jobs.merging import merge_adapter
+root = Path(sys.argv[1])
+def merge(progress=lambda _: None):
+    merge_adapter(root / "base", root / "adapter", root / "merged", progress)
+"""
+
+
+def run(folder: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + program, str(folder)],
+        capture_output=True, text=True, timeout=300, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def write_large(folder: Path, layers: int) -> None:
+    """12 MB of bf16 a layer, with an update of each."""
+    names = [f"model.layers.{i}.mlp.up_proj" for i in range(layers)]
+    base = write_base(folder / "base", {})
+    values = (matrix(3000, 2000).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+
+    def declare(header: dict[str, object]) -> None:
+        for i, name in enumerate(names):
+            header[f"{name}.weight"] = {
+                "dtype": "BF16", "shape": [3000, 2000],
+                "data_offsets": [i * len(values), (i + 1) * len(values)],
+            }  # fmt: skip
+
+    file = write_safetensors(base / "model.safetensors", {}, change=declare)
+    with file.open("ab") as stream:
+        for _ in names:
+            stream.write(values)
+    update = {k: v for i, n in enumerate(names) for k, v in lora(n, 3000, 2000, 16, i).items()}
+    write_adapter(folder / "adapter", update, "BF16", r=16)
+
+
+def peak_mib(folder: Path) -> float:
+    """Peak memory of a process that merges and does nothing else.
+
+    VmHWM and not getrusage: that one starts with the peak of the process that forked it.
+    """
+    done = run(folder, "merge(); print(open('/proc/self/status').read())")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read in /proc")
+def test_memory_stays_flat_in_the_models_size(tmp_path: Path) -> None:
+    peaks = {}
+    for layers in (2, 25):
+        folder = tmp_path / str(layers)
+        folder.mkdir()
+        write_large(folder, layers)
+        peaks[layers] = peak_mib(folder)
+    assert (tmp_path / "25/merged/model.safetensors").stat().st_size > 300e6
+    assert peaks[25] < 160
+    assert peaks[25] - peaks[2] < 20
+
+
+def test_a_killed_merge_leaves_no_output_and_a_rerun_converges(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
+    write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))
+    killed = run(tmp_path, "merge(lambda p: p.done > p.total / 2 and os.kill(os.getpid(), 9))")
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "merged").exists()
+    assert (tmp_path / "merged.partial").is_dir()
+
+    report = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", quiet)
+    fresh = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "fresh", quiet)
+    assert not (tmp_path / "merged.partial").exists()
+    assert report == fresh
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the same write fails."""
+    write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
+    write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))
+    limited = """
+import resource
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    merge()
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+    done = run(tmp_path, limited)
+    assert "File too large" in done.stdout, done.stderr
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_a_base_that_changes_under_the_merge_is_refused(tmp_path: Path) -> None:
+    from lora_jobs.errors import Refused
+
+    base = write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
+    write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))
+    with pytest.raises(Refused, match="became shorter"):
+        merge_adapter(
+            base,
+            tmp_path / "adapter",
+            tmp_path / "merged",
+            lambda _: os.truncate(base / "model.safetensors", 100_000),
+        )
+    assert not list(tmp_path.glob("merged*"))
+
+
+@pytest.mark.parametrize("kernels", ["Nehalem", "Haswell", "SkylakeX"])
+def test_bytes_are_the_same_on_every_kind_of_cpu(tmp_path: Path, kernels: str) -> None:
+    """OpenBLAS is told to take the kernels of other CPUs; in float32 their sums differ."""
+    write_base(tmp_path / "base", {f"{Q}.weight": matrix(900, 700)}, "BF16")
+    write_adapter(tmp_path / "adapter", lora(Q, 900, 700, rank=16), r=16)
+    here = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "here", quiet)
+    done = run(tmp_path, "merge()", OPENBLAS_CORETYPE=kernels, OPENBLAS_NUM_THREADS="2")
+    if done.returncode == -signal.SIGILL:
+        pytest.skip(f"this CPU cannot run kernels for {kernels}")
+    assert done.returncode == 0, done.stderr
+    there = (tmp_path / "merged/model.safetensors").read_bytes()
+    assert there == (tmp_path / "here/model.safetensors").read_bytes()
+    assert here.merged == 1
