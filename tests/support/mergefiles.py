@@ -34,7 +34,8 @@ def to_bf16(values: Array) -> Array:
     values = np.asarray(values, np.float64)
     _, exponents = np.frexp(values)
     unit = np.ldexp(1.0, np.maximum(exponents - 8, -133))
-    return np.rint(values / unit) * unit  # rint rounds ties to even
+    nearest: Array = np.rint(values / unit) * unit  # rint rounds ties to even
+    return nearest
 
 
 def encode(values: Array, dtype: str) -> bytes:
@@ -108,7 +109,7 @@ def write_base(
 def write_shards(folder: Path, *shards: Mapping[str, Array], dtype: str = "BF16") -> Path:
     """A base of several files with their index."""
     folder.mkdir(parents=True)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(shards, start=1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         write_safetensors(folder / name, tensors, dtype)

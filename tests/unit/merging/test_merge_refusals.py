@@ -40,7 +40,8 @@ def refusal(tmp_path: Path, base: Path, adapter: Path) -> Refused:
     return caught.value
 
 
-VARIANTS: dict[str, tuple[dict[str, Any], str, str]] = {
+Variants = dict[str, tuple[dict[str, Any], str, str]]
+NAMED: Variants = {
     "DoRA": ({"use_dora": True}, "uses DoRA", "give the result as baseModel"),
     "modules_to_save": ({"modules_to_save": ["lm_head"]}, "modules_to_save", "baseModel"),
     "trainable tokens": ({"trainable_token_indices": [1]}, "trainable tokens", "baseModel"),
@@ -59,7 +60,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another PEFT type": ({"peft_type": "IA3"}, "of type IA3", "baseModel"),
     "no PEFT type": ({"peft_type": None}, "of type unknown", "baseModel"),
     "an unknown start": ({"init_lora_weights": "later"}, "init_lora_weights=later", "baseModel"),
-} | {
+}
+CHANGED_STARTS: Variants = {
     f"{start}, unconverted": (
         {"init_lora_weights": start},
         f"init_lora_weights={start}",
@@ -67,6 +69,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], str, str]] = {
     )
     for start in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga")
 }
+VARIANTS = NAMED | CHANGED_STARTS
 
 
 @pytest.mark.parametrize(("config", "says", "advises"), VARIANTS.values(), ids=VARIANTS.keys())
