@@ -33,9 +33,9 @@ from lora_api.jobcontract import (
     parse_outcome,
 )
 from lora_api.line import Line, walk
+from lora_api.requests import StageRequests
 from lora_jobs.connections import LOCAL_RUN_ENV
 from lora_jobs.errors import Refused, Waiting
-from lora_jobs.localrequests import StageRequests
 from lora_jobs.manifest import Manifest
 from lora_jobs.runner import REUSED
 
@@ -106,21 +106,22 @@ class LocalRun:
             StageCrashed: A stage ended in another way.
         """
         requests = self._requests()
-        resolved = self._child(requests.resolve(DEFAULT_IMAGE))
+        resolving = StageCall(stage=Stage.RESOLVE, parameters={"run": requests.run.to_json()})
+        resolved = self._child(requests.resolve(resolving, DEFAULT_IMAGE))
         for result in resolved.done:
             self._results[result.input_hash] = result
         line = self._work(requests, resolved.pins, resolved.image)
         assert line.judgement is not None  # nothing is missing, so it was judged
-        report = self._child(requests.record(Stage.REPORT, line, resolved.pins, resolved.image))
-        if line.release:
-            self._child(requests.record(Stage.PUBLISH, line, resolved.pins, resolved.image))
+        report = self._child(requests.report(line, resolved.pins, resolved.image))
+        publish = requests.publish(line, resolved.pins, resolved.image)
+        if publish:
+            self._child(publish)
         return Outcome(line, line.judgement, tuple(self._ran), report.report_uri)
 
     def _requests(self) -> StageRequests:
         manifest, place = self.manifest, self.manifest.spec.artifact
         return StageRequests(
             spec=manifest.spec,
-            document=manifest.document,
             run=RunReference(namespace=manifest.namespace, name=manifest.name, uid="local"),
             store=StoreReference(
                 uri=place.uri,

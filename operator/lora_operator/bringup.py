@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lora_api.conditions import ConditionReason
 from lora_api.jobcontract import Endpoint, Release, Stage, StageFailure, parse_outcome
 from lora_api.naming import deployment_name
+from lora_api.requests import verify_call
 from lora_api.runtimes import SERVING_PORT
 from lora_api.status import StageState, StageStatus
 from lora_api.times import epoch_seconds, rfc3339, seconds_of
@@ -20,7 +21,6 @@ from lora_operator.actions import Action, ApplyDeployment, GiveUpRelease
 from lora_operator.failures import RETRY_HINT, Cure, Trouble, hindrance_of, holdup_of
 from lora_operator.observed import ObservedDeployment, ObservedPod
 from lora_operator.probing import follow_probe
-from lora_operator.stagerequests import verify_call, verify_request
 from lora_operator.step import Step, changed, pending_entry, remembered_trouble
 from lora_operator.view import RUNNING_LOOK_SECONDS, SOON_SECONDS, View
 
@@ -104,7 +104,7 @@ def _verifying(view: View, wanted: Wanted, target: ObservedDeployment, apply: Ac
         for p in target.pods
         if p.ready and p.ip and not p.deleting
     ]
-    request = verify_request(view, wanted.release, wanted.benchmark, target, endpoints)
+    request = view.requests.verify(wanted.release, wanted.benchmark, target.uid, endpoints)
     verify = follow_probe(view, request)
     return BringUp(
         actions=(apply, *verify.actions),

@@ -12,17 +12,15 @@ walk: the store may hold the result. In status the stage `resolve` carries the w
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lora_api.digests import digest_of
-from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.jobcontract import PinnedSource, Stage, StageCall, StageResult
 from lora_api.line import recipes, source_names
 from lora_api.parameters import BenchmarkParameters, EvaluateParameters, QuantizeParameters
 from lora_api.sources import place
-from lora_api.spec import Spec
-from lora_api.status import PinStatus, StageState, StageStatus
+from lora_api.status import StageState, StageStatus
 from lora_operator.probing import follow_probe
-from lora_operator.stagerequests import resolve_request
 from lora_operator.step import Step, changed, pending_entry
 from lora_operator.view import View
 
@@ -34,7 +32,7 @@ class Resolution:
     Attributes:
         identity: Of the spec at this look.
         step: The probe as status tells it.
-        pins: What each source was resolved to, empty until it is known.
+        pins: What each source was resolved to, in the order of the spec; empty until known.
         image: The pinned serving image.
         found: Results that the store had, by input hash; only in the look that took them.
         is_current: It has passed for this very walk, so that a stage may start.
@@ -42,7 +40,7 @@ class Resolution:
 
     identity: "Identity"
     step: Step
-    pins: tuple[PinStatus, ...] = ()
+    pins: Mapping[str, PinnedSource] = field(default_factory=dict)
     image: str = ""
     found: Mapping[str, StageResult] | None = None
     is_current: bool = False
@@ -50,7 +48,7 @@ class Resolution:
     @property
     def digests(self) -> dict[str, str]:
         """Digest of every source by its name."""
-        return {p.source: p.digest for p in self.pins}
+        return {name: pin.digest for name, pin in self.pins.items()}
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def recall(view: View) -> Resolution:
     return Resolution(
         identity,
         Step(entry),
-        tuple(view.before.pins),
+        _remembered_pins(view),
         view.before.image,
         is_current=is_of_this_walk and entry.state is StageState.SUCCEEDED,
     )
@@ -103,7 +101,9 @@ def recall(view: View) -> Resolution:
 def resolve(view: View, known: Resolution, again: bool = False) -> Resolution:
     """Follow the probe, starting it where it has not passed for this walk."""
     identity = known.identity
-    step = follow_probe(view, resolve_request(view, identity.call), again)
+    settings, runtime = view.settings, view.spec.serving.runtime
+    image = settings.serving_images.get(runtime, "")
+    step = follow_probe(view, view.requests.resolve(identity.call, image), again)
     result = step.result
     if result is None:
         entry = changed(step.entry, digest=identity.pins if known.pins else "")
@@ -111,7 +111,7 @@ def resolve(view: View, known: Resolution, again: bool = False) -> Resolution:
     return Resolution(
         identity,
         step=replace(step, entry=changed(step.entry, digest=identity.pins)),
-        pins=_pins(view.spec, result),
+        pins={n: result.pins[n] for n in source_names(view.spec) if n in result.pins},
         image=result.image,
         found={r.input_hash: r for r in result.done},
         is_current=True,
@@ -122,15 +122,13 @@ def _resolve_entry(view: View) -> StageStatus | None:
     return next((e for e in view.entries if e.name == Stage.RESOLVE), None)
 
 
-def _pins(spec: Spec, result: StageResult) -> tuple[PinStatus, ...]:
-    """In the order of the spec."""
-    return tuple(
-        PinStatus(
-            source=name,
-            uri=result.pins[name].uri,
-            revision=result.pins[name].revision[:128],
-            digest=result.pins[name].digest,
+def _remembered_pins(view: View) -> dict[str, PinnedSource]:
+    """The sources as status has pinned them; one that the spec lost since is left out."""
+    requested = view.sources
+    return {
+        pin.source: requested[pin.source].model_copy(
+            update={"digest": pin.digest, "revision": pin.revision}
         )
-        for name in source_names(spec)
-        if name in result.pins
-    )
+        for pin in view.before.pins
+        if pin.source in requested
+    }

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 
 from lora_api.jobcontract import Release, StageCall, StageRequest, StageResult
-from lora_api.line import Line, run_id, walk
+from lora_api.line import Line, walk
 from lora_api.status import StageState, StageStatus
 from lora_operator.probing import follow_probe
 from lora_operator.resolving import Resolution, recall, resolve
-from lora_operator.stagerequests import publish_request, report_request, stage_request
 from lora_operator.step import Step, changed, pending_entry, taken_step
 from lora_operator.view import View, result_of
 from lora_operator.working import follow_working_stage
@@ -75,7 +74,7 @@ def follow_run(view: View) -> Run:
         known,
         line,
         finished=tuple(_finished(view, call, result, known) for call, result in line.done),
-        id=run_id(view.spec, known.digests, known.image),
+        id=view.requests.run_id(known.pins, known.image),
     )
     return _concluded(view, run) if line.missing is None else _under_way(view, run, line.missing)
 
@@ -100,7 +99,7 @@ def _walk(view: View, known: Resolution) -> Line | None:
 def _under_way(view: View, run: Run, missing: StageCall) -> Run:
     known = run.resolution
     stage = follow_working_stage(
-        view, missing, lambda call: stage_request(view, call, known.pins), known.is_current
+        view, missing, lambda call: view.requests.work(call, known.pins), known.is_current
     )
     if stage.asks_store and known.is_current:
         return replace(run, resolution=resolve(view, known, again=True), stage=stage)
@@ -109,14 +108,13 @@ def _under_way(view: View, run: Run, missing: StageCall) -> Run:
 
 def _concluded(view: View, run: Run) -> Run:
     """Report on every verdict; publish what may roll out."""
-    line, pins, image = run.line, run.resolution.pins, run.resolution.image
+    line, known = run.line, run.resolution
     assert line is not None  # it is measured
-    assert line.judgement is not None
-    report = _follow_report(view, report_request(view, line, line.judgement, run.id, pins, image))
-    if line.release is None or not _report_is_over(report):
+    report = _follow_report(view, view.requests.report(line, known.pins, known.image))
+    publish = view.requests.publish(line, known.pins, known.image)
+    if publish is None or not _report_is_over(report):
         return replace(run, report=report)
-    request = publish_request(view, line, line.release, line.judgement, run.id, pins)
-    return replace(run, report=report, publish=follow_probe(view, request))
+    return replace(run, report=report, publish=follow_probe(view, publish))
 
 
 def _follow_report(view: View, request: StageRequest) -> Step:

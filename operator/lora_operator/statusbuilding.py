@@ -17,11 +17,11 @@ from lora_api.gates import (
 )
 from lora_api.jobcontract import Stage
 from lora_api.layout import artifact as artifact_key
-from lora_api.layout import scope
 from lora_api.status import (
     ArtifactStatus,
     BenchmarkStatus,
     GateStatus,
+    PinStatus,
     ReleaseStatus,
     ResultRow,
     RunStatus,
@@ -59,7 +59,7 @@ def build_status(
         summary=_summary(view, run, "" if ready.status is TRUE else str(ready.reason)),
         conditions=conditions_of(before, findings, parent.generation, view.time),
         last_handled_retry=retry_token(parent) or before.last_handled_retry,
-        pins=list(run.resolution.pins),
+        pins=_pins(run),
         image=run.resolution.image,
         run=_run_status(view, run),
         stages=_stages(view, run, rollout),
@@ -69,6 +69,13 @@ def build_status(
         verified=list(rollout.verified),
         releases=_releases(view, run),
     )
+
+
+def _pins(run: Run) -> list[PinStatus]:
+    return [
+        PinStatus(source=name, uri=pin.uri, revision=pin.revision[:128], digest=pin.digest)
+        for name, pin in run.resolution.pins.items()
+    ]
 
 
 def _stages(view: View, run: Run, rollout: Rollout) -> list[StageStatus]:
@@ -156,8 +163,8 @@ def _artifact(view: View, run: Run) -> ArtifactStatus | None:
     digest = run.line.artifact if run.line else ""
     if not digest:
         return None
-    place = scope(view.parent.namespace, view.settings.cluster_name)
-    uri = f"{view.spec.artifact.uri.rstrip('/')}/{place}/{artifact_key(digest)}"
+    store = view.requests.store
+    uri = f"{store.uri.rstrip('/')}/{store.scope}/{artifact_key(digest)}"
     return ArtifactStatus(uri=uri, digest=digest)
 
 

@@ -13,8 +13,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_api.conditions import ConditionType
-from lora_api.jobcontract import PinnedSource, Reason, Stage, StageResult
+from lora_api.jobcontract import (
+    PinnedSource,
+    Reason,
+    RunReference,
+    Stage,
+    StageResult,
+    StoreReference,
+)
+from lora_api.layout import scope
 from lora_api.naming import ANNOTATION_RETRY
+from lora_api.requests import StageRequests
 from lora_api.sources import requested_sources
 from lora_api.spec import Spec
 from lora_api.status import StageState, StageStatus, Status
@@ -62,6 +71,20 @@ class View:
     def sources(self) -> Mapping[str, PinnedSource]:
         """The spec's sources, not yet pinned."""
         return requested_sources(self.spec)
+
+    @cached_property
+    def requests(self) -> StageRequests:
+        """What the stage programs of this object are asked."""
+        parent, place = self.parent, self.spec.artifact
+        return StageRequests(
+            spec=self.spec,
+            run=RunReference(namespace=parent.namespace, name=parent.name, uid=parent.uid),
+            store=StoreReference(
+                uri=place.uri,
+                scope=scope(parent.namespace, self.settings.cluster_name),
+                connection=place.connection,
+            ),
+        )
 
     @cached_property
     def entries(self) -> tuple[StageStatus, ...]:

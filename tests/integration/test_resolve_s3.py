@@ -14,7 +14,7 @@ from lora_jobs.errors import Waiting
 from lora_jobs.inputs import StoreInputs
 from lora_jobs.store.interface import ObjectStore
 from lora_jobs.store.opening import open_store
-from resolving import requests_of, resolve
+from resolving import RESOLVE, requests_of, resolve
 from tinyfiles import write_adapter, write_records, write_sources
 
 pytestmark = pytest.mark.integration
@@ -71,7 +71,7 @@ class World:
     @property
     def store(self) -> ObjectStore:
         requests = requests_of(self.spec)
-        return open_store(requests.store, requests.resolve("").connections)
+        return open_store(requests.store, requests.resolve(RESOLVE, "").connections)
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def world(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_sources_in_a_bucket_are_pinned_and_fetched_as_pinned(world: World) -> None:
     result = world.resolve()
-    request = requests_of(world.spec).resolve("").model_copy(update={"sources": result.pins})
+    request = (
+        requests_of(world.spec).resolve(RESOLVE, "").model_copy(update={"sources": result.pins})
+    )
     inputs = StoreInputs(request, world.store, world.work / "inputs", lambda _: None)
     for name, original in [("base", "base"), ("adapter0", "adapter")]:
         for file in (world.sources / original).iterdir():

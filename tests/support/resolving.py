@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from lora_api.jobcontract import RunReference, StageResult, StoreReference
+from lora_api.jobcontract import RunReference, Stage, StageCall, StageResult, StoreReference
+from lora_api.requests import StageRequests
 from lora_api.spec import parse_spec
-from lora_jobs.localrequests import StageRequests
 from lora_jobs.runner import run_request
 
 
@@ -15,12 +15,14 @@ def requests_of(document: dict[str, Any]) -> StageRequests:
     place = spec.artifact
     return StageRequests(
         spec=spec,
-        document=document,
         run=RunReference(namespace="team", name="demo", uid="1"),
         store=StoreReference(uri=place.uri, scope="team", connection=place.connection),
     )
 
 
+RESOLVE = StageCall(stage=Stage.RESOLVE)
+
+
 def resolve(document: dict[str, Any], work: Path, default_image: str = "engine:1") -> StageResult:
     """What `resolve` answers; raises what it refuses with."""
-    return run_request(requests_of(document).resolve(default_image), work)
+    return run_request(requests_of(document).resolve(RESOLVE, default_image), work)

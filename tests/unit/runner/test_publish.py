@@ -31,12 +31,13 @@ class Finished:
         self.line: Line = walk(
             requests.spec, "demo", pins, resolved.image, lambda c: known.get(c.input_hash)
         )
-        self.request: StageRequest = requests.record(
-            Stage.PUBLISH, self.line, resolved.pins, resolved.image
-        )
+        self.publication = requests.publish(self.line, resolved.pins, resolved.image)
+        self.report = requests.report(self.line, resolved.pins, resolved.image)
 
     def publish(self, request: StageRequest | None = None) -> StageResult:
-        return run_request(request or self.request, self.folder / "work")
+        request = request or self.publication
+        assert request is not None
+        return run_request(request, self.folder / "work")
 
     @property
     def written(self) -> dict[str, bytes]:
@@ -71,9 +72,10 @@ def test_a_release_and_its_verdict_are_written_once(good: Finished) -> None:
 
 def test_a_made_up_judgement_publishes_nothing(tmp_path: Path, good: Finished) -> None:
     bad = Finished(tmp_path / "bad", worse="1.3")
-    assert bad.line.release is None
-    forged = bad.request.model_copy(
+    assert bad.publication is None
+    forged = bad.report.model_copy(
         update={
+            "call": bad.report.call.model_copy(update={"stage": Stage.PUBLISH}),
             "release": good.line.release,
             "judgement": Judgement(verdict=Verdict.PASSED, gates=[]),
         }

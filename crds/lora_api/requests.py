@@ -1,0 +1,113 @@
+"""What each stage program is asked: from a spec and the line's state to a `StageRequest`. Pure.
+
+The operator and the local run build their requests here, so that both ask for equal work and reuse
+each other's results.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_api.gates import gates_hash
+from lora_api.jobcontract import (
+    Endpoint,
+    PinnedSource,
+    Release,
+    RunReference,
+    Stage,
+    StageCall,
+    StageRequest,
+    StoreReference,
+)
+from lora_api.line import Line, run_id
+from lora_api.sources import connections_of, requested_sources
+from lora_api.spec import Spec
+
+
+@dataclass(frozen=True)
+class StageRequests:
+    """The requests of one object."""
+
+    spec: Spec
+    run: RunReference
+    store: StoreReference
+
+    def resolve(self, call: StageCall, default_image: str) -> StageRequest:
+        """Pin the sources, or `default_image` for a spec without one; walk the action cache."""
+        sources, document = requested_sources(self.spec), self.spec.to_json()
+        return self._request(call, sources, spec=document, default_image=default_image)
+
+    def work(self, call: StageCall, pins: Mapping[str, PinnedSource]) -> StageRequest:
+        """One working stage. It is told of every source: sets are checked against each other."""
+        return self._request(call, pins)
+
+    def run_id(self, pins: Mapping[str, PinnedSource], image: str) -> str:
+        """Identity of the run's inputs; `image` is the pinned serving image."""
+        return run_id(self.spec, {name: pin.digest for name, pin in pins.items()}, image)
+
+    def report(self, line: Line, pins: Mapping[str, PinnedSource], image: str) -> StageRequest:
+        """Write the report of a judged line, whatever the verdict."""
+        run = self.run_id(pins, image)
+        call = StageCall(
+            stage=Stage.REPORT,
+            parents=_measured_by(line),
+            parameters={"run": run, "gates": gates_hash(self.spec.gates)},
+        )
+        return self._record(call, line, pins, run_id=run, default_image=image)
+
+    def publish(
+        self, line: Line, pins: Mapping[str, PinnedSource], image: str
+    ) -> StageRequest | None:
+        """Record the line's release and this judgement of it; None when it has no release."""
+        if line.release is None:
+            return None
+        call = StageCall(
+            stage=Stage.PUBLISH,
+            parents=_measured_by(line),
+            parameters={"release": line.release.id, "gates": gates_hash(self.spec.gates)},
+        )
+        run = self.run_id(pins, image)
+        return self._record(call, line, pins, run_id=run, release=line.release)
+
+    def verify(
+        self, release: Release, benchmark: str, deployment_uid: str, endpoints: list[Endpoint]
+    ) -> StageRequest:
+        """Ask every ready pod whether it answers as the benchmark recorded."""
+        call = verify_call(release, benchmark, deployment_uid)
+        return self._request(call, {}, release=release, endpoints=endpoints)
+
+    def _record(
+        self, call: StageCall, line: Line, pins: Mapping[str, PinnedSource], **more: Any
+    ) -> StageRequest:
+        document = self.spec.to_json()
+        return self._request(call, pins, spec=document, judgement=line.judgement, **more)
+
+    def _request(
+        self, call: StageCall, sources: Mapping[str, PinnedSource], **more: Any
+    ) -> StageRequest:
+        return StageRequest(
+            call=call,
+            run=self.run,
+            store=self.store,
+            connections=connections_of(self.spec, sources.values()),
+            sources=dict(sources),
+            limits={"maxDuration": self.spec.benchmark.max_duration},
+            **more,
+        )
+
+
+def verify_call(release: Release, benchmark: str, deployment_uid: str) -> StageCall:
+    """A verification is of one release in one Deployment, whichever pods it has.
+
+    `benchmark` is the input hash of the one whose recorded answers are expected.
+    """
+    return StageCall(
+        stage=Stage.VERIFY,
+        parents={"quantized": release.artifact, "benchmark": benchmark},
+        parameters={"release": release.id, "deployment": deployment_uid},
+    )
+
+
+def _measured_by(line: Line) -> dict[str, str]:
+    """Stage -> input hash of its action entry, for the candidate that was chosen or tried last."""
+    return {call.stage.value: result.input_hash for call, result in line.done}
