@@ -8,33 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 
+from demo_object import demo_object
 from lora import WORKING, Asker, Lora, until
-from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, REPOSITORY, Testbed
+from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, Testbed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 NAME = "story"
+STORE = f"s3://{E2E_BUCKET}/story-store"
 Json = dict[str, Any]
-
-
-def demo_object(endpoint: str) -> Json:
-    """examples/demo.yaml, which users run, with our bucket."""
-    document: Json = yaml.safe_load((REPOSITORY / "examples/demo.yaml").read_text())
-    text = json.dumps(document["spec"]).replace("s3://demo/", f"s3://{E2E_BUCKET}/")
-    spec: Json = json.loads(text)
-    spec["connections"] = [
-        {"name": "local", "s3": {"endpoint": endpoint, "secretRef": {"name": E2E_SECRET}}}
-    ]
-    spec["artifact"]["uri"] = f"s3://{E2E_BUCKET}/store"
-    return {"apiVersion": document["apiVersion"], "kind": document["kind"],
-            "metadata": {"name": NAME}, "spec": spec}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def namespace(testbed: Testbed) -> Iterator[str]:
     name = "story"
     testbed.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+    testbed.empty(STORE)  # what an earlier session left would be reused, not made
     testbed.prepare_namespace(name, E2E_SECRET)
     yield name
     testbed.kubectl("delete", "namespace", name, "--wait=false")
@@ -47,7 +36,7 @@ def lora(testbed: Testbed, namespace: str) -> Lora:
 
 @pytest.fixture(scope="module")
 def good(testbed: Testbed) -> Json:
-    return demo_object(testbed.s3_endpoint)
+    return demo_object(testbed, NAME, STORE)
 
 
 def restart_operator(testbed: Testbed) -> None:

@@ -136,6 +136,19 @@ class Testbed:
             if not _holds(client, bucket, key, body):
                 client.put_object(Bucket=bucket, Key=key, Body=body)
 
+    def empty(self, uri: str) -> None:
+        """Remove every object under `s3://bucket/prefix`; a missing bucket is as good as empty."""
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        client = self.s3()
+        try:
+            for page in client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=f"{prefix}/"
+            ):
+                for found in page.get("Contents", []):
+                    client.delete_object(Bucket=bucket, Key=found["Key"])
+        except client.exceptions.NoSuchBucket:
+            return
+
     def prepare_namespace(self, namespace: str, secret: str) -> Kubectl:
         """A namespace with the Pod Security level `restricted` and the bucket's credentials."""
         level = "pod-security.kubernetes.io/enforce"

@@ -4,10 +4,12 @@ Trained on text that ships with CPython, so that perplexity, adapters and quanti
 something. `ensure()` builds it once; the folder is named by a hash of this package's code.
 """
 
+import ast
 import fcntl
 import hashlib
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +62,11 @@ class TinyModel:
 
 
 def default_folder() -> Path:
-    """The place in the user's cache for the model that this code builds."""
+    """The place in the user's cache for the model that this code builds from this Python's text."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    whole = hashlib.sha256()
+    whole = hashlib.sha256(sys.version.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(file.read_bytes())
+        whole.update(ast.unparse(ast.parse(file.read_text())).encode())  # comments build nothing
     return cache / "lora-operator" / "tiny-model" / whole.hexdigest()[:16]
 
 

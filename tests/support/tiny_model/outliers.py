@@ -2,7 +2,8 @@
 
 Some channels between two linear layers are scaled by 2^-EXPONENT on the way in and by 2^EXPONENT
 on the way out. Powers of two are exact in bf16, so the model computes the same; but in the second
-matrix a few columns are now huge beside their neighbours, and take the scale of their whole group.
+matrix a few columns are now huge beside their neighbours, and take the scale of their whole group:
+one column spoils every group of 128, and but one in four groups of 32.
 The adapter belongs to the base, so its deltas are rescaled alike.
 """
 
@@ -10,8 +11,9 @@ import random
 
 import torch
 
-EXPONENT = 7
-SHARE = 0.02
+EXPONENT = 4
+"""Groups of 128 lose 7 % in perplexity with it and groups of 32 1.5 %; the gate stands at 5 %."""
+SPACING = 128
 Tensors = dict[str, torch.Tensor]
 
 
@@ -61,8 +63,9 @@ def _pairs(
 
 
 def _channels(layer: int, count: int) -> list[int]:
+    """One channel of every `SPACING`, chosen by chance."""
     chooser = random.Random(f"{layer}/{count}")
-    return sorted(chooser.sample(range(count), max(1, round(count * SHARE))))
+    return [start + chooser.randrange(SPACING) for start in range(0, count, SPACING)]
 
 
 def _scaled(tensor: torch.Tensor, axis: int, where: list[int], exponent: int) -> torch.Tensor:
