@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down lock cluster-tools
+.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -43,19 +43,19 @@ unit: venv ## pure tests, property tests, contract tests
 integration: venv ## against a real API server and a real S3 server; no root
 	$(BIN)/pytest tests/integration
 
-# The whole story takes its own time and machine; it joins `test` when it is proven there.
-MAIN_JOB := tests/e2e/test_main_job.py
-
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
-	$(BIN)/pytest $(MAIN_JOB)
+	$(BIN)/pytest tests/e2e
 
-test: lint ## everything that is checked, on a fresh machine too
-	$(BIN)/pytest --ignore $(MAIN_JOB)
+test: ready lint ## everything that is checked, on a fresh machine too
+	$(BIN)/pytest
 
-# The cluster's programs are built while .venv is installed.
-demo: ## the main job from a clean clone: good adapter, wrong adapter, outlier base
-	@$(MAKE) -j2 --no-print-directory cluster-tools venv
+demo: ready ## the main job from a clean clone: good adapter, wrong adapter, outlier base
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py
+
+# The cluster's programs are built while .venv is installed, where a local cluster can run at all.
+LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER)" != current && echo yes)
+ready:
+	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
 
 demo-down: cluster-down ## remove what the demo left up
 

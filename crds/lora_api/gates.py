@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lora_api.base import ApiModel
 from lora_api.digests import digest_of
-from lora_api.spec import GateMode, Gates
+from lora_api.gatespec import GateMode, Gates
 
 Measurements = dict[str, dict[str, str]]
 

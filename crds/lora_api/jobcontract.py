@@ -17,9 +17,9 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from lora_api.base import ApiModel, Digest
+from lora_api.connections import Connection
 from lora_api.digests import digest_of
 from lora_api.gates import Judgement, Measurements
-from lora_api.spec import Connection
 
 REQUEST_ENV = "LORA_STAGE_REQUEST"
 RESULT_PATH_ENV = "LORA_STAGE_RESULT"

@@ -5,9 +5,10 @@ The operator and the local run both ask `resolve` with these, so that equal spec
 
 from collections.abc import Iterable
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import PinnedSource
 from lora_api.layout import pin_key
-from lora_api.spec import Connection, Source, Spec
+from lora_api.spec import Source, Spec
 
 
 def requested_sources(spec: Spec) -> dict[str, PinnedSource]:

@@ -24,6 +24,8 @@ from lora_api.base import (
     rule,
     rules,
 )
+from lora_api.connections import Connection
+from lora_api.gatespec import Gates
 from lora_api.podspec import Scheduling
 from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
 
@@ -31,62 +33,6 @@ RESERVED_MESSAGE = (
     "this flag is set by the operator; remove it from serving.args (reserved: model, adapters, "
     "remote code, prefix cache, host and port)"
 )
-
-
-class S3Connection(ApiModel):
-    """An S3-compatible endpoint."""
-
-    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
-        ""
-    )
-    """URL of the endpoint; empty means AWS."""
-    region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
-    path_style: bool = True
-    """Address buckets by path, as most self-hosted servers need."""
-    secret_ref: "SecretReference | None" = None
-    """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent: workload identity."""
-    read_secret_ref: "SecretReference | None" = None
-    """Read-only credentials for serving pods; absent means `secretRef`."""
-
-
-class SecretReference(ApiModel):
-    """A Secret in the object's namespace; it is mounted by pods and never read by the operator."""
-
-    name: Annotated[ObjectName, Field(min_length=1)]
-
-
-class HuggingFaceConnection(ApiModel):
-    """The Hugging Face Hub or a mirror of it."""
-
-    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
-        ""
-    )
-    """URL of the hub; empty means the public one."""
-    secret_ref: SecretReference | None = None
-    """Secret with key `HF_TOKEN`."""
-
-
-class Connection(ApiModel):
-    """How to reach a place that sources are read from or artifacts are written to."""
-
-    model_config = ApiModel.model_config | {
-        "json_schema_extra": rules(
-            rule(
-                "has(self.s3) != has(self.huggingFace)",
-                "a connection names exactly one of s3 and huggingFace",
-            )
-        )
-    }
-
-    name: ShortName
-    s3: S3Connection | None = None
-    hugging_face: HuggingFaceConnection | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.s3 is None) == (self.hugging_face is None):
-            raise ValueError("a connection names exactly one of s3 and huggingFace")
-        return self
 
 
 class Source(ApiModel):
@@ -261,89 +207,6 @@ class Benchmark(ApiModel):
     max_duration: Duration = "2h"
     rerun: Token = ""
     """Any new value measures again."""
-
-
-class GateMode(StrEnum):
-    """Whether a gate decides, is only reported, or is left out."""
-
-    ENFORCE = "Enforce"
-    DRY_RUN = "DryRun"
-    DISABLED = "Disabled"
-
-
-class IncreaseGate(ApiModel):
-    """Passes while the metric rises by no more than this."""
-
-    max_increase: Percent
-    mode: GateMode = GateMode.ENFORCE
-
-
-class DecreaseGate(ApiModel):
-    """Passes while the metric falls by no more than this."""
-
-    max_decrease: Percent
-    mode: GateMode = GateMode.ENFORCE
-
-
-class MinDecreaseGate(ApiModel):
-    """Passes when the metric falls by at least this."""
-
-    min_decrease: Percent
-    mode: GateMode = GateMode.ENFORCE
-
-
-class MinGate(ApiModel):
-    """Passes when the metric is at least this."""
-
-    min: Percent
-    mode: GateMode = GateMode.ENFORCE
-
-
-class TaskQualityGate(IncreaseGate):
-    """Task perplexity, quantized against merged."""
-
-    max_increase: Percent = "5%"
-
-
-class GeneralQualityGate(IncreaseGate):
-    """General perplexity, quantized against merged."""
-
-    max_increase: Percent = "5%"
-
-
-class GainRetainedGate(MinGate):
-    """(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set."""
-
-    min: Percent = "80%"
-
-
-class WeightsSizeGate(MinDecreaseGate):
-    """Weight bytes, quantized against base; exact."""
-
-    min_decrease: Percent = "20%"
-
-
-class DecodeSpeedGate(DecreaseGate):
-    """Output tokens per second of a request at concurrency 1, quantized against base."""
-
-    max_decrease: Percent = "5%"
-
-
-class FirstTokenGate(IncreaseGate):
-    """Median time to first token at concurrency 1, quantized against base."""
-
-    max_increase: Percent = "25%"
-
-
-class Gates(ApiModel):
-    """What must hold before a model serves."""
-
-    task_quality: TaskQualityGate = TaskQualityGate()
-    gain_retained: GainRetainedGate = GainRetainedGate()
-    general_quality: GeneralQualityGate = GeneralQualityGate()
-    weights_size: WeightsSizeGate = WeightsSizeGate()
-    decode_speed: DecodeSpeedGate = DecodeSpeedGate()
-    first_token: FirstTokenGate = FirstTokenGate()
 
 
 class ArtifactPlace(ApiModel):

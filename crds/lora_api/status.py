@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from lora_api.base import ApiModel, atomic, list_map
 from lora_api.conditions import Condition
 from lora_api.gates import Verdict
-from lora_api.spec import GateMode
+from lora_api.gatespec import GateMode
 
 Word = Annotated[str, StringConstraints(max_length=128)]
 Text = Annotated[str, StringConstraints(max_length=1024)]

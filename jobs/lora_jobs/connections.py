@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import CREDENTIALS_DIR_ENV, DEFAULT_CREDENTIALS_DIR, Reason
-from lora_api.spec import Connection
 from lora_jobs.errors import Waiting
 
 LOCAL_RUN_ENV = "LORA_LOCAL_RUN"

@@ -10,8 +10,8 @@ import pytest
 
 from buckets import make_bucket
 from localcluster.s3 import S3Server
+from lora_api.connections import S3Connection
 from lora_api.digests import FileDigest, artifact_digest
-from lora_api.spec import S3Connection
 from lora_jobs.errors import StageError
 from lora_jobs.store.artifacts import (
     fetch_artifact,

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,18 +18,14 @@ def testbed() -> Testbed:
     """A cluster with the operator of this checkout and the tiny model in its bucket."""
     if os.environ.get("CLUSTER") != "current" and (sys.platform != "linux" or os.geteuid() != 0):
         pytest.skip("the local cluster needs root on Linux; or set CLUSTER=current")
-    folder = tiny_model.ensure().folder
-    bed = Testbed.up()
+    with ThreadPoolExecutor() as pool:  # training and image building leave each other room
+        model = pool.submit(tiny_model.ensure)
+        bed = Testbed.up()
+        folder = model.result().folder
     bed.install_operator()
     for name in SOURCES:
         bed.upload(folder / name, E2E_BUCKET, name)
     return bed
-
-
-@pytest.fixture(scope="session")
-def tiny_folder() -> Path:
-    """Where the tiny model lies."""
-    return tiny_model.ensure().folder
 
 
 @pytest.fixture

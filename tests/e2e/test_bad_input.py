@@ -191,7 +191,7 @@ def test_bad_input_is_told_starts_no_stage_and_goes_on_once_it_is_corrected(
 ) -> None:
     broken(world)
     world.apply()
-    ready = world.lora.wait("Ready", "False", reason=reason, seconds=120)
+    ready = world.lora.wait("Ready", "Unknown", reason=reason, seconds=120)
     assert advice in ready["message"]
     assert "not-the-secret" not in ready["message"]
     assert world.lora.jobs(*WORKING) == [], "nothing that would ask for a GPU was started"

@@ -153,6 +153,23 @@ def test_a_deleted_and_reapplied_object_serves_again_without_any_stage(
     assert Asker(lora.url(), NAME).ask()
 
 
+def test_another_object_serves_through_vllm_and_shares_all_but_the_benchmark(
+    lora: Lora, good: Json
+) -> None:
+    through_vllm = json.loads(json.dumps(good))
+    through_vllm["metadata"]["name"] = "story-vllm"
+    through_vllm["spec"]["serving"]["runtime"] = "VLLM"
+    lora.kubectl.apply(through_vllm)
+    other = Lora(lora.kubectl, "story-vllm")
+    other.wait("Ready", "True", seconds=1500)
+    stages = {s["name"]: s for s in other.status["stages"]}
+    assert [n for n in WORKING if not stages[n].get("reused")] == ["benchmark"]
+    assert Asker(other.url(), "story-vllm").ask()
+    [pod] = lora.kubectl.items("pods", f"lora-operator.dev/release={other.serving_release()}")
+    assert any("vllm" in word for c in pod["spec"]["containers"] for word in c["command"])
+    lora.kubectl("delete", "lora", "story-vllm", "--wait=true")
+
+
 def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     settled = lora.document["metadata"]["resourceVersion"]
     watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731

@@ -11,8 +11,8 @@ import pytest
 
 from buckets import make_bucket
 from localcluster.s3 import S3Server
+from lora_api.connections import S3Connection
 from lora_api.jobcontract import Reason
-from lora_api.spec import S3Connection
 from lora_jobs.errors import Waiting
 from lora_jobs.store.artifacts import fetch_artifact, has_artifact, publish_artifact
 from lora_jobs.store.hashing import hash_file
@@ -136,7 +136,7 @@ def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from lora_api.spec import S3Connection
+from lora_api.connections import S3Connection
 from lora_jobs.store import artifacts
 from lora_jobs.store.s3 import open_s3
 endpoint, access, secret, bucket, folder = sys.argv[1:]

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 
 from localcluster.s3 import S3Server
-from lora_api.spec import Connection
+from lora_api.connections import Connection
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lora_api.connections import Connection, S3Connection
 from lora_api.jobcontract import REQUEST_ENV, RESULT_PATH_ENV, StoreReference
-from lora_api.spec import Connection, S3Connection
 from lora_jobs.errors import StageError
 
 if TYPE_CHECKING:

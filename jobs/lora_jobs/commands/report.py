@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_api.gates import Measurements, judge
-from lora_api.spec import Gates
+from lora_api.gatespec import Gates
 
 
 def report(

@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import Reason
-from lora_api.spec import Connection
 from lora_jobs.connections import read_credentials
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.pins import PinnedFile

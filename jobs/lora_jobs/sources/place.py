@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import Reason
-from lora_api.spec import Connection
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.pins import Pin, PinnedFile
 from lora_jobs.sources.selection import SourceKind, select

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from lora_api.spec import Connection
+from lora_api.connections import Connection
 from lora_jobs.parallel import in_parallel
 from lora_jobs.sources.pins import PinnedFile
 from lora_jobs.store.directory import DirectoryStore

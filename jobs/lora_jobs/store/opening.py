@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import Reason, StoreReference
-from lora_api.spec import Connection
 from lora_jobs.connections import find_connection, is_local_run, read_credentials
 from lora_jobs.errors import Waiting
 from lora_jobs.store.directory import DirectoryStore

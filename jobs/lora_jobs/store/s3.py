@@ -28,8 +28,8 @@ from s3transfer.futures import TransferFuture
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
 
+from lora_api.connections import S3Connection
 from lora_api.jobcontract import Reason
-from lora_api.spec import S3Connection
 from lora_jobs.errors import StageError, Waiting
 from lora_jobs.store.hashing import PART_BYTES
 from lora_jobs.store.interface import (

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lora_api import API_VERSION, KIND
+from lora_api.connections import Connection, SecretReference
 from lora_api.jobcontract import DEFAULT_CREDENTIALS_DIR
 from lora_api.podspec import Resources, Scheduling
-from lora_api.spec import Accelerator, Connection, SecretReference
+from lora_api.spec import Accelerator
 from lora_operator.observed import ObservedObject
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ from lora_api.gates import (
     judge,
     judge_quality,
 )
-from lora_api.spec import Gates
+from lora_api.gatespec import Gates
 
 SPEED = at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1)
 TTFT = at_concurrency(TTFT_P50, 1)

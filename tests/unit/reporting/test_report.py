@@ -7,8 +7,8 @@ from typing import Any
 
 from builders import measurements, spec_document
 from lora_api.gates import Measurements, judge
+from lora_api.gatespec import Gates
 from lora_api.jobcontract import Stage, StageCall, StageResult
-from lora_api.spec import Gates
 from lora_jobs.reporting.document import attribution, report_document
 from lora_jobs.reporting.render import render, to_html
 

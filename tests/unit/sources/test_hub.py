@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from lora_api.connections import Connection
 from lora_api.jobcontract import CREDENTIALS_DIR_ENV, Reason
-from lora_api.spec import Connection
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.compatibility import read_shapes
 from lora_jobs.sources.fetching import fetch_source

@@ -1,0 +1,63 @@
+"""`spec.connections`: how sources and the store are reached."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from lora_api.base import ApiModel, ObjectName, ShortName, rule, rules
+
+
+class SecretReference(ApiModel):
+    """A Secret in the object's namespace; it is mounted by pods and never read by the operator."""
+
+    name: Annotated[ObjectName, Field(min_length=1)]
+
+
+class S3Connection(ApiModel):
+    """An S3-compatible endpoint."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
+        ""
+    )
+    """URL of the endpoint; empty means AWS."""
+    region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
+    path_style: bool = True
+    """Address buckets by path, as most self-hosted servers need."""
+    secret_ref: SecretReference | None = None
+    """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent: workload identity."""
+    read_secret_ref: SecretReference | None = None
+    """Read-only credentials for serving pods; absent means `secretRef`."""
+
+
+class HuggingFaceConnection(ApiModel):
+    """The Hugging Face Hub or a mirror of it."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
+        ""
+    )
+    """URL of the hub; empty means the public one."""
+    secret_ref: SecretReference | None = None
+    """Secret with key `HF_TOKEN`."""
+
+
+class Connection(ApiModel):
+    """How to reach a place that sources are read from or artifacts are written to."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "has(self.s3) != has(self.huggingFace)",
+                "a connection names exactly one of s3 and huggingFace",
+            )
+        )
+    }
+
+    name: ShortName
+    s3: S3Connection | None = None
+    hugging_face: HuggingFaceConnection | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.s3 is None) == (self.hugging_face is None):
+            raise ValueError("a connection names exactly one of s3 and huggingFace")
+        return self

@@ -1,0 +1,88 @@
+"""`spec.gates`: the limits that a model must keep to serve; `gates` judges by them."""
+
+from enum import StrEnum
+
+from lora_api.base import ApiModel, Percent
+
+
+class GateMode(StrEnum):
+    """Whether a gate decides, is only reported, or is left out."""
+
+    ENFORCE = "Enforce"
+    DRY_RUN = "DryRun"
+    DISABLED = "Disabled"
+
+
+class IncreaseGate(ApiModel):
+    """Passes while the metric rises by no more than this."""
+
+    max_increase: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class DecreaseGate(ApiModel):
+    """Passes while the metric falls by no more than this."""
+
+    max_decrease: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class MinDecreaseGate(ApiModel):
+    """Passes when the metric falls by at least this."""
+
+    min_decrease: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class MinGate(ApiModel):
+    """Passes when the metric is at least this."""
+
+    min: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
+class TaskQualityGate(IncreaseGate):
+    """Task perplexity, quantized against merged."""
+
+    max_increase: Percent = "5%"
+
+
+class GeneralQualityGate(IncreaseGate):
+    """General perplexity, quantized against merged."""
+
+    max_increase: Percent = "5%"
+
+
+class GainRetainedGate(MinGate):
+    """(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set."""
+
+    min: Percent = "80%"
+
+
+class WeightsSizeGate(MinDecreaseGate):
+    """Weight bytes, quantized against base; exact."""
+
+    min_decrease: Percent = "20%"
+
+
+class DecodeSpeedGate(DecreaseGate):
+    """Output tokens per second of a request at concurrency 1, quantized against base."""
+
+    max_decrease: Percent = "5%"
+
+
+class FirstTokenGate(IncreaseGate):
+    """Median time to first token at concurrency 1, quantized against base."""
+
+    max_increase: Percent = "25%"
+
+
+class Gates(ApiModel):
+    """What must hold before a model serves."""
+
+    task_quality: TaskQualityGate = TaskQualityGate()
+    gain_retained: GainRetainedGate = GainRetainedGate()
+    general_quality: GeneralQualityGate = GeneralQualityGate()
+    weights_size: WeightsSizeGate = WeightsSizeGate()
+    decode_speed: DecodeSpeedGate = DecodeSpeedGate()
+    first_token: FirstTokenGate = FirstTokenGate()
