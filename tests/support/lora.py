@@ -12,6 +12,7 @@ from kubectl import Kubectl, KubectlError
 
 WORKING = ("merge", "quantize", "evaluate", "benchmark")
 STAGE_LABEL = "lora-operator.dev/stage"
+PROMPT = "def read_lines(path):\n    "
 Json = dict[str, Any]
 
 
@@ -122,7 +123,7 @@ class Asker:
 
     def ask(self) -> str:
         """One greedy completion."""
-        body = {"model": self.model, "prompt": "def main():\n", "max_tokens": 8, "temperature": 0}
+        body = {"model": self.model, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
         answer = httpx.post(f"{self.url}/v1/completions", json=body, timeout=90)
         answer.raise_for_status()
         return str(answer.json()["choices"][0]["text"])
