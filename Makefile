@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down lock cluster-tools
+.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -56,6 +56,11 @@ demo: ready ## the main job from a clean clone: good adapter, wrong adapter, out
 LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER)" != current && echo yes)
 ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
+
+tiny-model: venv ## train the demo's model (three minutes), for examples/local.yaml: no root, no cluster
+	@mkdir -p out
+	@PYTHONPATH=tests/support $(BIN)/python -c "import tiny_model; print(tiny_model.ensure().folder)" | \
+	  tail -1 | xargs -I{} ln -sfn {} out/tiny-model
 
 demo-down: cluster-down ## remove what the demo left up
 
