@@ -129,9 +129,12 @@ def _may_run_again(entry: StageStatus) -> Step:
 
 
 def _remembered(view: View, entry: StageStatus, job: ObservedJob | None) -> Step:
-    """A failure on record. What still runs (out of memory, too long) is ended now."""
-    still_runs = job is not None and not (job.failed or job.complete)
-    actions = (DeleteJob(job.name, job.uid, entry.reason),) if job and still_runs else ()
+    """A failure on record. What still runs (out of memory, too long) is ended now.
+
+    A program that said why it ended runs no more, and its Job keeps the log.
+    """
+    is_over = job is None or job.failed or job.complete or job.outcome is not None
+    actions = () if is_over or not job else (DeleteJob(job.name, job.uid, entry.reason),)
     return Step(
         entry, actions, trouble=remembered_trouble(entry), look_again_seconds=view.wait_of(entry)
     )

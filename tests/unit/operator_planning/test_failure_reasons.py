@@ -52,6 +52,17 @@ def test_a_refused_input_stalls_with_its_reason_and_message(stage: str) -> None:
     assert world.created == created
 
 
+def test_a_refused_stage_keeps_its_log_though_its_job_is_not_yet_told_as_failed() -> None:
+    world = World()
+    world.run_until("merge")
+    name = world.end_stage("merge", failure(Reason.INVALID_INPUT), exit_code=2)
+    world.jobs[name] = replace(world.jobs[name], failed=False)
+    world.reconcile()
+    world.reconcile()
+    assert name in world.jobs
+    assert world.condition("Stalled") == ("True", "InvalidInput")
+
+
 def test_a_stalled_stage_stays_stalled_when_its_job_is_collected() -> None:
     world = failing_at("merge", failure(Reason.INVALID_INPUT), exit_code=2)
     created = list(world.created)
