@@ -43,6 +43,7 @@ class ConditionReason(StrEnum):
     SERVING = "Serving"
     PROGRESSING = "Progressing"
     SETTLED = "Settled"
+    SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
     GATES_PASSED = "GatesPassed"
     GATES_FAILED = "GatesFailed"

@@ -393,6 +393,8 @@ class Spec(ApiModel):
         )
     }
 
+    suspend: bool = False
+    """Running stages end and free their accelerators, no new one starts, what serves stays."""
     refresh: Token = ""
     """Any new value resolves branches and prefixes again."""
     connections: Annotated[

@@ -22,6 +22,7 @@ class Phase(StrEnum):
     """Where the object is, in one word for people."""
 
     PENDING = "Pending"
+    SUSPENDED = "Suspended"
     WAITING = "Waiting"
     RESOLVING = "Resolving"
     MERGING = "Merging"

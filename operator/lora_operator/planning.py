@@ -18,7 +18,7 @@ from lora_api.jobcontract import Stage
 from lora_api.spec import parse_spec
 from lora_api.status import Phase
 from lora_api.times import rfc3339
-from lora_operator.actions import Action, DeleteJob
+from lora_operator.actions import Action, CreateJob, DeleteJob
 from lora_operator.failures import Cure, Trouble
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
@@ -70,11 +70,24 @@ def _plan(view: View, run: Run, rollout: Rollout) -> Plan:
     actions += _superseded_jobs(view, run, rollout)
     actions += events_of(view.before, findings)
     waits = [*(s.look_again_seconds for s in steps), rollout.look_again_seconds]
+    if run.is_suspended:
+        actions, waits = [*_without_jobs(actions), *_jobs_under_way(view)], []
     return Plan(
         actions=tuple(actions),
         status=build_status(view, run, rollout, findings, trouble),
         look_again_seconds=soonest(waits),
     )
+
+
+def _without_jobs(actions: list[Action]) -> Iterator[Action]:
+    return (a for a in actions if not isinstance(a, CreateJob | DeleteJob))
+
+
+def _jobs_under_way(view: View) -> Iterator[DeleteJob]:
+    """Deleting a Job sends its pod SIGTERM: the stage ends and its accelerators are free."""
+    for job in view.observed.jobs:
+        if job.ours and not (job.complete or job.failed or job.deleting):
+            yield DeleteJob(job.name, job.uid, "suspended")
 
 
 def _superseded_jobs(view: View, run: Run, rollout: Rollout) -> Iterator[DeleteJob]:

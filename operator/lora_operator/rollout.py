@@ -78,6 +78,8 @@ def follow_rollout(view: View, run: Run) -> Rollout:
     wanted = run.published
     selected = _selected(view)
     target = _deployment_named(view, wanted) if wanted else None
+    if run.is_suspended and target is not selected:
+        return _held_back(view, selected, target)
     up = bring_up(view, _wanted(run, wanted), target) if wanted else BringUp()
     chosen = _release_to_select(wanted, selected, up)
     service = view.observed.service
@@ -99,6 +101,25 @@ def follow_rollout(view: View, run: Run) -> Rollout:
         verified=_verified(view, up, target),
         serves=is_selected and up.is_verified and up.is_ready,
         trouble=up.trouble or (conflict if chosen else None),
+    )
+
+
+def _held_back(
+    view: View, selected: ObservedDeployment | None, candidate: ObservedDeployment | None
+) -> Rollout:
+    """Suspended: what serves stays, a candidate on its way up frees its accelerators."""
+    actions: list[Action] = [_apply_again(view, selected)] if selected else []
+    if candidate and candidate.ours and not candidate.deleting and not candidate.gave_up:
+        actions.append(DeleteDeployment(candidate.name, candidate.uid, "suspended"))
+    return Rollout(
+        actions=tuple(actions),
+        wanted=None,
+        target=None,
+        selected=selected if view.observed.service else None,
+        bring_up=BringUp(),
+        verified=_verified(view, BringUp(), None),
+        serves=False,
+        trouble=None,
     )
 
 

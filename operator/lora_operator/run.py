@@ -24,6 +24,7 @@ class Run:
         publish: The release record, when the gates have passed.
         finished: The line's finished stages, as status tells them.
         id: Identity of the run's inputs, empty while the pins are unknown.
+        is_suspended: It goes no further while `spec.suspend` is true.
     """
 
     resolution: Resolution
@@ -33,6 +34,7 @@ class Run:
     publish: Step | None = None
     finished: tuple[StageStatus, ...] = ()
     id: str = ""
+    is_suspended: bool = False
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -69,10 +71,11 @@ def follow_run(view: View) -> Run:
         known = resolve(view, known)
         line = _walk(view, known) if known.found is not None else line
     if line is None:
-        return Run(known)
+        return Run(known, is_suspended=view.spec.suspend)
     run = Run(
         known,
         line,
+        is_suspended=view.spec.suspend,
         finished=tuple(_finished(view, call, result, known) for call, result in line.done),
         id=view.requests.run_id(known.pins, known.image),
     )

@@ -49,6 +49,11 @@ _REJECTIONS = {
     Verdict.ERROR: ConditionReason.GATES_ERROR,
     Verdict.INCONCLUSIVE: ConditionReason.GATES_INCONCLUSIVE,
 }
+_SUSPENSION = Trouble(
+    ConditionReason.SUSPENDED,
+    "no stage runs while spec.suspend is true; what serves stays. Set it to false to go on",
+    Cure.TIME,
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def trouble_of_all(run: Run, rollout: Rollout) -> Trouble | None:
     """The first thing in the way of this generation, in the order of the run."""
     # A resolve that nothing waits for any more may fail in peace.
     candidates = [
+        _SUSPENSION if run.is_suspended else None,
         None if run.knows_its_work else run.resolution.step.trouble,
         run.stage.trouble if run.stage else None,
         _rejection(run),
@@ -113,6 +119,8 @@ def current_stages(run: Run, rollout: Rollout) -> tuple[StageStatus, ...]:
 
 def phase_of(run: Run, rollout: Rollout, trouble: Trouble | None) -> Phase:
     """Where the object is, for people."""
+    if run.is_suspended:
+        return Phase.SUSPENDED
     if rollout.serves:
         return Phase.SERVING
     if trouble and trouble.is_stalled:
@@ -194,6 +202,9 @@ def _kstatus(serves: bool, trouble: Trouble | None) -> dict[ConditionType, Findi
     if trouble and trouble.is_stalled:
         stalled = Finding(TRUE, trouble.reason, trouble.message)
         return {ConditionType.RECONCILING: settled, ConditionType.STALLED: stalled}
+    if trouble == _SUSPENSION:
+        held = Finding(FALSE, trouble.reason, trouble.message)
+        return {ConditionType.RECONCILING: held, ConditionType.STALLED: settled}
     progressing = Finding(FALSE, ConditionReason.PROGRESSING)
     reconciling = Finding(
         TRUE,
