@@ -91,11 +91,14 @@ def apply_and_watch(
     console.print(f"kubectl apply -f {file.relative_to(REPOSITORY)}")
     kubectl("apply", "-f", str(file))
     deadline = time.monotonic() + DEADLINE_SECONDS
+    told: set[str] = set()
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while time.monotonic() < deadline:
             document = kubectl.get("lora", name)
             status: Status = document.get("status", {})
             live.update(stages_table(status))
+            if not console.is_terminal:  # a log has no live table: a line at every transition
+                tell_transitions(status, told)
             current = status.get("observedGeneration") == document["metadata"]["generation"]
             if current and is_over(status):
                 return status
@@ -144,6 +147,16 @@ def stages_table(status: Status) -> Group:
         )  # fmt: skip
     ready = condition(status, "Ready")
     return Group(table, Text(f"{status.get('phase', '')}: {ready['message']}"[:160], style="dim"))
+
+
+def tell_transitions(status: Status, told: set[str]) -> None:
+    """Print what was not told yet of the stages."""
+    for stage in status.get("stages", []):
+        state = "Reused" if stage.get("reused") else stage["state"]
+        line = f"  {stage['name']} {stage.get('candidate', '')}: {state}"
+        if line not in told:
+            told.add(line)
+            console.print(f"{line} {stage.get('message', '')[:100]}".rstrip())
 
 
 def progress_text(progress: dict[str, Any] | None) -> str:

@@ -9,9 +9,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+PROGRESS_MARK = "tiny model: "
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,26 @@ def ensure() -> TinyModel:
 
 
 def _build(folder: Path) -> None:
-    from tiny_model.build import build
-
-    partial = folder.with_suffix(".partial")
+    """Train in a process of its own: what its libraries say goes to a log, progress is shown."""
+    partial, log = folder.with_suffix(".partial"), folder.with_suffix(".log")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    build(partial)
+    command = [sys.executable, "-m", "tiny_model.build", str(partial)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    # Threads that spin while they wait take the core that somebody else needs.
+    environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+    with (
+        log.open("w") as sink,
+        subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=sink
+        ) as child,
+    ):
+        assert child.stdout is not None  # it is a pipe
+        for line in child.stdout:
+            if line.startswith(PROGRESS_MARK):
+                print(line, end="", flush=True)
+            else:
+                sink.write(line)
+    if child.returncode:
+        raise RuntimeError(f"the tiny model could not be trained; see {log}")
     partial.rename(folder)

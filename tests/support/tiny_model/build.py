@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tiny_model import corpus, outliers, training
+from tiny_model import PROGRESS_MARK, corpus, outliers, training
 
 TRAINED_LAYERS = 3
 IDENTITY_LAYERS = 2
@@ -37,7 +38,7 @@ def build(output: Path, *, steps_share: float = 1.0) -> None:
     started = time.monotonic()
 
     def say(text: str) -> None:
-        print(f"[{time.monotonic() - started:5.0f}s] {text}", flush=True)
+        print(f"{PROGRESS_MARK}[{time.monotonic() - started:4.0f} s] {text}", flush=True)
 
     def steps(count: int) -> int:
         return max(5, round(count * steps_share))
@@ -161,3 +162,7 @@ def _facts(
             measure(adapter, PeftModel.from_pretrained(model, output / adapter).merge_and_unload())
             model = LlamaForCausalLM.from_pretrained(output / base, dtype=torch.bfloat16).eval()
     return facts
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))

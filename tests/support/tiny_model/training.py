@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tiny_model import PROGRESS_MARK
+
 VOCABULARY = 512
 """Tokens of about two letters: what a context tells is learned in a minute, and layers matter."""
 BOS, EOS = "<s>", "</s>"
@@ -123,7 +125,8 @@ def _train(
         if (step + 1) % max(1, steps // 5) == 0:
             left = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
             print(
-                f"  {label}: step {step + 1}/{steps}, loss {loss:.2f}, {left:.0f} s left",
+                f"{PROGRESS_MARK}{label}: step {step + 1}/{steps}, loss {loss:.2f}, "
+                f"{left:.0f} s left",
                 flush=True,
             )
     model.eval()
