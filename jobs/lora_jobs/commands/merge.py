@@ -22,8 +22,10 @@ def merge(
 ) -> None:
     """Merge a LoRA adapter into its base model: on CPU, streaming, rounded once.
 
-    Plain LoRA and rsLoRA with rank and alpha patterns; anything else is refused by name. Equal
-    inputs give equal bytes. The folder appears when all of it is written.
+    LoRA, rsLoRA and DoRA with rank and alpha patterns on linear, Conv1D and embedding layers, saved
+    modules, trainable tokens, resized vocabularies and biases; anything else is refused by name. A
+    tied head is untied where the adapter trained it apart. Equal inputs give equal bytes. The
+    folder appears when all of it is written.
     """
     from lora_jobs.byhand import progress_bar
     from lora_jobs.merging import merge_adapter

@@ -15,6 +15,7 @@ from lora_jobs.parallel import in_parallel
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source
 from lora_jobs.sources.selection import ADAPTER_CONFIG, CONFIG
+from lora_jobs.weightfiles import name_in_base
 
 Shapes = dict[str, tuple[int, ...]]
 _MAX_HEADER_BYTES = 100 * 2**20
@@ -89,7 +90,9 @@ def check_shapes(
     targets = [key.removesuffix(_LORA_A) for key in adapter_shapes if key.endswith(_LORA_A)]
     for target in sorted(targets):
         module = target.removeprefix(_PEFT_PREFIX)
-        wanted = base_shapes.get(f"{module}.weight")
+        # A resized vocabulary: the adapter brings the layer that it was trained on.
+        own = adapter_shapes.get(f"{target}.base_layer.weight")
+        wanted = own or base_shapes.get(name_in_base(f"{module}.weight", base_shapes) or "")
         if wanted is None and module.endswith(_TIED_HEAD):
             continue  # tied to the embedding: there is no tensor of its own
         if wanted is None:

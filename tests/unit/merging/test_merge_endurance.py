@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lora_jobs.merging import merge_adapter
-from mergefiles import Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
+from mergefiles import PREFIX, Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
 
 PRELUDE = """
 import os, signal, sys
@@ -122,10 +122,16 @@ def test_a_base_that_changes_under_the_merge_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kernels", ["Nehalem", "Haswell", "SkylakeX"])
-def test_bytes_are_the_same_on_every_kind_of_cpu(tmp_path: Path, kernels: str) -> None:
+@pytest.mark.parametrize("is_dora", [False, True], ids=["LoRA", "DoRA"])
+def test_bytes_are_the_same_on_every_kind_of_cpu(
+    tmp_path: Path, kernels: str, is_dora: bool
+) -> None:
     """OpenBLAS is told to take the kernels of other CPUs; in float32 their sums differ."""
+    update = lora(Q, 900, 700, rank=16)
+    if is_dora:
+        update[f"{PREFIX}{Q}.lora_magnitude_vector"] = matrix(1, 900)[0]
     write_base(tmp_path / "base", {f"{Q}.weight": matrix(900, 700)}, "BF16")
-    write_adapter(tmp_path / "adapter", lora(Q, 900, 700, rank=16), r=16)
+    write_adapter(tmp_path / "adapter", update, r=16, use_dora=is_dora)
     here = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "here", quiet)
     done = run(tmp_path, "merge()", OPENBLAS_CORETYPE=kernels, OPENBLAS_NUM_THREADS="2")
     if done.returncode == -signal.SIGILL:
