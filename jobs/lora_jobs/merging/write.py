@@ -31,27 +31,27 @@ Through = Callable[[int], None]
 
 
 def merge_adapters(
-    base: Path, adapters: Sequence[Path], output: Path, progress: ReportProgress
+    base: Path, adapters: Sequence[tuple[Path, float]], output: Path, progress: ReportProgress
 ) -> MergeReport:
     """Merge LoRA adapters into their base.
 
-    W + scaling * B @ A is summed in float64 and rounded to the base's dtype. Equal inputs give
-    equal bytes, on every kind of CPU.
+    W + sum of weight * scaling * B @ A is summed in float64 and rounded once to the base's dtype.
+    Equal inputs give equal bytes, on every kind of CPU.
 
     Args:
         base: Folder of the base model in safetensors.
-        adapters: Folders of the PEFT adapters.
+        adapters: Folder of each PEFT adapter, and its weight in the sum.
         output: Folder to make; it must not exist or be empty.
         progress: Told the bytes that are through, of all tensors.
 
     Raises:
-        Refused: The adapter does not belong to the base or cannot be merged; nothing is left.
+        Refused: An adapter does not belong to the base or cannot be merged; nothing is left.
         OSError: A file cannot be read or written, e.g. the disk is full; nothing is left.
     """
-    parsed = [Weighted(read_adapter(adapter)) for adapter in adapters]
+    parsed = [Weighted(read_adapter(adapter), weight) for adapter, weight in adapters]
     config = read_config(base)
     plan = plan_merge(tensors_of(base), parsed, config)
-    companions = plan_companions(base, adapters, config, plan)
+    companions = plan_companions(base, [folder for folder, _ in adapters], config, plan)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -79,8 +79,8 @@ def merge_adapters(
 
 
 def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgress) -> MergeReport:
-    """`merge_adapters` of one."""
-    return merge_adapters(base, (adapter,), output, progress)
+    """`merge_adapters` of one, of weight 1."""
+    return merge_adapters(base, ((adapter, 1.0),), output, progress)
 
 
 def _write_weights(
