@@ -15,6 +15,10 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 VOCABULARY = 20
@@ -48,6 +52,28 @@ def gpt2() -> Model:
     return GPT2LMHeadModel(config)
 
 
+def mixtral() -> Model:
+    """Three experts, saved as block_sparse_moe.experts.N.w1, w2 and w3; untied."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=VOCABULARY, hidden_size=8, intermediate_size=12, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return MixtralForCausalLM(config)
+
+
+def qwen3_moe() -> Model:
+    """Three experts, saved as mlp.experts.N.gate_proj, up_proj and down_proj; untied."""
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY, hidden_size=8, intermediate_size=12, moe_intermediate_size=6,
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=4,
+        num_experts=3, num_experts_per_tok=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    return Qwen3MoeForCausalLM(config)
+
+
 def write_peft(
     folder: Path, make: Callable[[], Model], resized: int | None = None, **config: Any
 ) -> torch.Tensor:
@@ -57,7 +83,7 @@ def write_peft(
         The logits of base with adapter, unmerged, in float64: what was trained.
     """
     make().save_pretrained(folder / "base")
-    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model = load(folder / "base", torch.float32)
     if resized is not None:
         model.resize_token_embeddings(resized, mean_resizing=False)
     defaults = {"r": 2, "lora_alpha": 3, "init_lora_weights": False}
@@ -71,9 +97,9 @@ def write_peft(
     return logits(wrapped.double())
 
 
-def load(folder: Path) -> Model:
-    """A model in float64."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+def load(folder: Path, dtype: torch.dtype = torch.float64) -> Model:
+    """A saved model; its experts one by one, since the kernels for all know no float64."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager")
 
 
 def merged_by_peft(folder: Path, resized: int | None = None) -> torch.Tensor:

@@ -33,8 +33,8 @@ def merge(
     """Merge LoRA adapters into their base model: on CPU, streaming, rounded once.
 
     LoRA, rsLoRA and DoRA with rank and alpha patterns on linear, Conv1D and embedding layers, saved
-    modules, trainable tokens, resized vocabularies and biases; anything else is refused by name. A
-    tied head is untied where the adapter trained it apart. Equal inputs give equal bytes. The
+    modules, trainable tokens, resized vocabularies, biases and experts; anything else is refused by
+    name. A tied head is untied where it was trained apart. Equal inputs give equal bytes. The
     folder appears when all of it is written.
     """
     from lora_jobs.byhand import progress_bar

@@ -5,7 +5,7 @@ only warns of a missing key, and then the layer stays as the base has it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.merging.announced import check_announced, token_indices
+from lora_jobs.merging.experts import is_experts, parameter_of
 from lora_jobs.merging.keys import Key, Part, parse_key
 from lora_jobs.merging.scaling import CONFIG, Scaling, read_scaling
-from lora_jobs.merging.variants import refuse_key, refuse_variants
+from lora_jobs.merging.variants import refuse_key, refuse_parameter, refuse_variants
 from lora_jobs.weightfiles import TensorEntry, tensors_in
 
 WEIGHTS = "adapter_model.safetensors"
@@ -34,6 +35,8 @@ class LoraTarget:
         b: (out_features, r); of an embedding (columns, r).
         is_embedding: The base holds the weight as (in, out).
         fan_in_fan_out: The config's word that it does; it is that of the last layer wrapped.
+        experts: How many stand in A and B side by side, as `experts` says; 0 where it is none of
+            them and the module is a layer, otherwise it is a parameter's name.
         magnitude: DoRA's, (out,): merged weights have that norm for each output.
         bias: `lora_bias`, (out,): scaling times it is added to the layer's bias.
     """
@@ -44,6 +47,7 @@ class LoraTarget:
     scaling: float
     is_embedding: bool = False
     fan_in_fan_out: bool = False
+    experts: int = 0
     magnitude: TensorEntry | None = None
     bias: TensorEntry | None = None
 
@@ -105,9 +109,17 @@ def read_adapter(folder: Path) -> Adapter:
     check_announced(config, {m: set(parts) for m, parts in modules.items()}, whole)
     under, saved = _whole_tensors(whole)
     is_fan_in = bool(config.get("fan_in_fan_out"))
+    parameters = config.get("target_parameters") or []
+    _check_parameters(parameters, modules)
     return Adapter(
         targets={
-            m: _target(m, p, scaling, is_fan_in) for m, p in modules.items() if Part.TOKENS not in p
+            module: (
+                _experts(module, parts, scaling, parameters)
+                if is_experts(module)
+                else _target(module, parts, scaling, is_fan_in)
+            )
+            for module, parts in modules.items()
+            if Part.TOKENS not in parts
         },
         tokens={
             module: TokenRows(parts[Part.TOKENS], token_indices(config, module))
@@ -185,8 +197,32 @@ def _target(module: str, parts: Parts, scaling: Scaling, is_fan_in: bool) -> Lor
             )
     return LoraTarget(
         module, a, b, scaling.factor(module), is_embedding, is_fan_in,
-        parts.get(Part.MAGNITUDE), parts.get(Part.BIAS),
+        magnitude=parts.get(Part.MAGNITUDE), bias=parts.get(Part.BIAS),
     )  # fmt: skip
+
+
+def _check_parameters(parameters: Any, modules: Mapping[str, Parts]) -> None:
+    """Every parameter that the config names must be updated."""
+    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
+        raise _invalid(f"{CONFIG}: target_parameters is no list of names; upload what PEFT saved")
+    updated = [name for m in modules if (name := parameter_of(m, parameters))]
+    for parameter in parameters:
+        if not any(f".{name}".endswith(f".{parameter}") for name in updated):
+            raise refuse_parameter(parameter)
+
+
+def _experts(module: str, parts: Parts, scaling: Scaling, parameters: Sequence[str]) -> LoraTarget:
+    name = parameter_of(module, parameters)
+    if name is None or set(parts) != {Part.A, Part.B}:
+        raise refuse_parameter(module)
+    a, b = parts[Part.A], parts[Part.B]
+    experts, rest = divmod(a.shape[0], scaling.rank(name))
+    if rest or a.shape[0] != b.shape[1]:
+        raise _invalid(
+            f"{name}: {CONFIG} says rank {scaling.rank(name)} for each expert, but lora_A is "
+            f"{list(a.shape)} and lora_B {list(b.shape)}; upload the config of these weights"
+        )
+    return LoraTarget(name, a, b, scaling.factor(name), experts=experts)
 
 
 def _check_rank(module: str, rank: int, a: TensorEntry, b: TensorEntry) -> None:

@@ -5,12 +5,14 @@ rank cut off. What takes a tensor's place has no delta of its own, so it is take
 of weight 1 or refused, and so is DoRA, whose norms depend on the rest of the sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.merging.adapter import Adapter, LoraTarget, TokenRows, same_values
+from lora_jobs.merging.experts import Slice, matrices_of
+from lora_jobs.merging.variants import refuse_parameter
 from lora_jobs.weightfiles import TensorEntry, name_in_base
 
 Base = Mapping[str, TensorEntry]
@@ -18,10 +20,20 @@ Base = Mapping[str, TensorEntry]
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of a weight: scaling * B @ A of the target."""
+    """One summand of a weight: scaling * B @ A of the target.
+
+    Attributes:
+        part: Of A and B, where they are those of many experts.
+    """
 
     target: LoraTarget
     scaling: float
+    part: Slice | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return (self.part.rows if self.part else self.target.outer, self.target.inner)
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,10 @@ def collect_changes(base: Base, adapters: Sequence[Weighted], tied_head: str) ->
             if target.magnitude is not None and is_sum:
                 raise _not_summed(f"DoRA of {module}", "its norms belong to the base alone")
             scaling = weighted.weight * target.scaling
-            change = changes.setdefault(of_base.name(f"{module}.weight"), Change())
-            change.terms.append(Term(target, scaling))
-            change.trained_on = adapter.trained_on
+            for name, part in _weights_of(module, target, of_base):
+                change = changes.setdefault(name, Change())
+                change.terms.append(Term(target, scaling, part))
+                change.trained_on = adapter.trained_on
             if target.bias is not None:
                 bias = changes.setdefault(of_base.bias(module), Change())
                 bias.biases.append(BiasTerm(target.bias, scaling))
@@ -130,6 +143,18 @@ class _OfBase:
                 f"the adapter adds a bias (lora_bias) to {module}, which has none in the base: "
                 "train it without lora_bias",
             ) from None
+
+
+def _weights_of(
+    module: str, target: LoraTarget, of_base: _OfBase
+) -> Iterable[tuple[str, Slice | None]]:
+    """The base's weights that a target changes, and by what part of it."""
+    if not target.experts:
+        return [(of_base.name(f"{module}.weight"), None)]
+    found = list(matrices_of(target.module, target.outer, target.experts, of_base.base))
+    if not found:
+        raise refuse_parameter(f"{target.module} of {target.experts} experts")
+    return found
 
 
 def is_head(name: str) -> bool:

@@ -63,6 +63,7 @@ _COMPILED = tuple(
 _OF_TUNERS = re.compile(
     r"\.(lora_\w+|base_layer|token_adapter|modules_to_save|original_module|trainable_tokens_\w+)\b"
 )
+_NESTED = re.compile(r"\.experts(\.base_layer)+$")
 _DIMENSIONS = {Part.MAGNITUDE: 1, Part.BIAS: 1, Part.UNDER: None, Part.SAVED: None}
 
 
@@ -74,6 +75,8 @@ def parse_key(name: str, shape: tuple[int, ...]) -> Key | None:
             continue
         module, leaf = match["module"], match.groupdict().get("leaf") or ""
         has_shape = part is Part.WHOLE or len(shape) == (_DIMENSIONS.get(part, 2) or len(shape))
-        is_plain = not _OF_TUNERS.search(f".{module}.{leaf}")
+        # Parameters of experts are wrapped one around the other.
+        own = _NESTED.sub(".experts", module) if part in (Part.A, Part.B) else module
+        is_plain = not _OF_TUNERS.search(f".{own}.{leaf}")
         return Key(module, part, leaf) if has_shape and is_plain else None
     return None

@@ -9,19 +9,19 @@ from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.merging.adapter import LoraTarget
+from lora_jobs.merging.changes import Term
 
 _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 _CONV1D_LAYERS = ("c_attn", "q_attn", "c_proj", "c_fc")
 
 
 def is_stored_transposed(
-    target: LoraTarget, name: str, shape: tuple[int, ...], config: Mapping[str, Any]
+    term: Term, name: str, shape: tuple[int, ...], config: Mapping[str, Any]
 ) -> bool | None:
     """Whether a weight is stored as (in, out).
 
     Args:
-        target: Its update, of (out, in).
+        term: Its update, of (out, in).
         name: Its name.
         shape: Its shape as stored.
         config: The base's config.json.
@@ -32,12 +32,12 @@ def is_stored_transposed(
     Raises:
         Refused: Both do, in a model that is not known here.
     """
-    wanted = (target.outer, target.inner)
+    target, wanted = term.target, term.shape
     is_known = config.get("model_type") in _CONV1D_MODELS
     is_conv1d = is_known and name.removesuffix(".weight").rpartition(".")[2] in _CONV1D_LAYERS
     is_transposed = target.is_embedding or is_conv1d
     if not is_transposed and target.fan_in_fan_out and not is_known:
-        if target.outer == target.inner:
+        if wanted[0] == wanted[1]:
             raise Refused(
                 Reason.UNSUPPORTED_ADAPTER,
                 f"the adapter was trained on Conv1D layers (fan_in_fan_out), and {name} is square:"

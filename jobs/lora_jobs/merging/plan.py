@@ -227,12 +227,10 @@ def _task(name: str, change: Change, before: TensorEntry | None, config: Mapping
     is_resized = is_vocabulary and source.shape[1:] == before.shape[1:]
     if source.shape != before.shape and not is_resized:
         raise _mismatch(name, before.shape, source.shape, hint)
-    transposed = {
-        is_stored_transposed(term.target, name, source.shape, config) for term in change.terms
-    }
+    transposed = {is_stored_transposed(term, name, source.shape, config) for term in change.terms}
     if None in transposed or len(transposed) > 1:
         term = change.terms[0]
-        raise _mismatch(name, source.shape, (term.target.outer, term.target.inner), hint)
+        raise _mismatch(name, source.shape, term.shape, hint)
     for bias in change.biases:
         if bias.vector.shape != source.shape:
             raise _mismatch(name, source.shape, bias.vector.shape, hint)

@@ -49,6 +49,16 @@ def open_update(task: Task, stack: ExitStack) -> Update | None:
 def _of_weight(term: Term, is_transposed: bool, stack: ExitStack) -> tuple[_ReadLeft, Float64]:
     a, b = term.target.a, term.target.b
     file = stack.enter_context(a.file.open("rb"))
+    part = term.part
+    if part is not None:
+        rank = a.shape[0] // part.experts
+        right = read_rows(file, a, part.expert * rank, rank)
+
+        def of_expert(first: int, count: int) -> Float64:
+            rows = read_rows(file, b, part.first_row + first, count)
+            return np.ascontiguousarray(rows[:, part.expert :: part.experts]) * term.scaling
+
+        return of_expert, right
     if is_transposed:
         right = np.ascontiguousarray(read_rows(file, b, 0, b.shape[0]).T)
         return lambda first, count: read_columns(file, a, first, count) * term.scaling, right

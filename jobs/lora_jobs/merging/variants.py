@@ -20,7 +20,7 @@ HARMLESS_FIELDS = frozenset(
         # what is read
         "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
         "init_lora_weights", "base_model_name_or_path", "use_dora", "fan_in_fan_out",
-        "modules_to_save", "trainable_token_indices", "bias", "lora_bias",
+        "modules_to_save", "trainable_token_indices", "bias", "lora_bias", "target_parameters",
         # how it was found, chosen and trained; nothing of it is in the weights' meaning
         "revision", "task_type", "inference_mode", "auto_mapping", "peft_version",
         "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
@@ -35,7 +35,6 @@ HARMLESS_FIELDS = frozenset(
 
 _VARIANTS: dict[str, tuple[str, str]] = {
     "layer_replication": ("repeated layers (layer_replication)", _ELSEWHERE),
-    "target_parameters": ("parameters of MoE experts (target_parameters)", _ELSEWHERE),
     "use_bdlora": ("block-diagonal BD-LoRA (use_bdlora)", _ELSEWHERE),
     "kasa_config": ("KaSA (kasa_config)", _ELSEWHERE),
     "alora_invocation_tokens": (
@@ -60,7 +59,7 @@ _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _KEYS: tuple[tuple[str, str], ...] = (
     (r"\.lora_diag\b", "KaSA"),
     (r"\.lora_[AB]\.[^.]+\.weight$", "an adapter's name in its keys"),
-    (r"\.base_layer\.(base_layer|lora_)", "parameters of MoE experts"),
+    (r"\.base_layer\.(base_layer|lora_)", "parameters, one around the other"),
 )
 """Keys that are not merged: pattern and what they come from, most telling first."""
 
@@ -95,6 +94,15 @@ def refuse_key(key: str, shape: tuple[int, ...]) -> Refused:
     said = f" ({source})" if source else ""
     return _unsupported(
         f"holds {key} {list(shape)}{said}, which is no part of a LoRA on linear layers",
+        _ELSEWHERE,
+    )
+
+
+def refuse_parameter(name: str) -> Refused:
+    """The refusal of a parameter (target_parameters) that is not merged."""
+    return _unsupported(
+        f"updates {name} (target_parameters), and only experts.gate_up_proj and experts.down_proj "
+        "whose files hold one matrix for each expert can be merged",
         _ELSEWHERE,
     )
 

@@ -158,7 +158,20 @@ BIASES = {
         "llama", {"target_modules": QV, "lora_bias": True, "bias": "lora_only"}
     ),
 }
-VARIANTS = DORA | LAYERS | TIED | SAVED | TOKENS | RESIZED | BIASES
+FUSED = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+EXPERTS = {
+    f"{model}'s {name}": Variant(model, {"target_modules": ["q_proj"]} | config)
+    for model in ("mixtral", "qwen3_moe")
+    for name, config in (
+        ("experts", {"target_parameters": FUSED}),
+        ("gates", {"target_parameters": FUSED[:1]}),
+        ("outputs", {"target_parameters": ["experts.down_proj"], "use_rslora": True}),
+        ("experts of two ranks",
+         {"target_parameters": FUSED, "rank_pattern": {"experts.down_proj": 4},
+          "alpha_pattern": {"experts.gate_up_proj": 8}}),
+    )
+}  # fmt: skip
+VARIANTS = EXPERTS | DORA | LAYERS | TIED | SAVED | TOKENS | RESIZED | BIASES
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())

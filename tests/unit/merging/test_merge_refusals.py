@@ -15,6 +15,7 @@ from lora_jobs.errors import Refused
 from lora_jobs.merging import merge_adapter
 from lora_jobs.merging.adapter import read_adapter
 from lora_jobs.merging.variants import HARMLESS_FIELDS, refuse_variants
+from lora_jobs.weightfiles import tensors_of
 from mergefiles import (
     PREFIX,
     UP,
@@ -43,7 +44,7 @@ def refusal(tmp_path: Path, base: Path, adapter: Path) -> Refused:
 Variants = dict[str, tuple[dict[str, Any], str, str]]
 NAMED: Variants = {
     "repeated layers": ({"layer_replication": [[0, 1]]}, "layer_replication", "baseModel"),
-    "MoE parameters": ({"target_parameters": ["experts"]}, "target_parameters", "baseModel"),
+    "other parameters": ({"target_parameters": ["q.weight"]}, "q.weight (target_pa", "baseModel"),
     "aLoRA": ({"alora_invocation_tokens": [1]}, "aLoRA", "train a plain LoRA"),
     "Arrow": ({"arrow_config": {"top_k": 2}}, "Arrow", "train a plain LoRA"),
     "QALoRA": ({"use_qalora": True}, "QALoRA", "16-bit base"),
@@ -121,9 +122,7 @@ KEYS: dict[str, tuple[str, tuple[int, ...], str]] = {
     "an adapter's name": (f"{PREFIX}{Q}.lora_A.default.weight", (2, 4), "adapter's name"),
     "a key without prefix": (f"{Q}.lora_A.weight", (2, 4), "no part of a LoRA"),
     "a convolution": (f"{PREFIX}{UP}.lora_A.weight", (2, 4, 1, 1), "[2, 4, 1, 1]"),
-    "nested layers": (
-        f"{PREFIX}model.layers.0.mlp.experts.base_layer.lora_A.weight", (6, 4), "MoE experts",
-    ),
+    "nested layers": (f"{PREFIX}{Q}.base_layer.lora_A.weight", (6, 4), "one around the other"),
     "a tensor of the tuner": (f"{PREFIX}{Q}.lora_C.weight", (2, 4), "no part of a LoRA"),
     "something else": ("state", (1,), "no part of a LoRA"),
 }  # fmt: skip
@@ -338,6 +337,56 @@ def test_any_config_is_read_or_refused(
     adapter = write_adapter(tmp_path_factory.mktemp("any") / "adapter", **config)
     with contextlib.suppress(Refused):
         assert len(read_adapter(adapter).targets) == 1
+
+
+FORMS = (
+    "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B",
+    "lora_magnitude_vector", "token_adapter.trainable_tokens_delta", "base_layer.weight", "bias",
+    "token_adapter.base_layer.weight", "original_module.weight", "modules_to_save.weight", "weight",
+    "base_layer.lora_A.weight", "base_layer.lora_B.weight",
+)  # fmt: skip
+MODULES = (Q, EMBED, "lm_head", "wte", "model.layers.0.mlp.experts", "model.norm")
+sizes = st.sampled_from([1, 2, 4, 6, 8])
+key_names = st.builds(
+    "{}{}.{}".format, st.just(PREFIX), st.sampled_from(MODULES), st.sampled_from(FORMS)
+)
+any_keys = st.dictionaries(key_names, st.lists(sizes, max_size=3).map(tuple), max_size=6)
+any_settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "use_dora": st.booleans(), "lora_bias": st.booleans(), "fan_in_fan_out": st.booleans(),
+        "bias": st.sampled_from(["none", "all", "lora_only", 3]),
+        "modules_to_save": st.sampled_from([None, ["lm_head"], ["norm"], "x", [1], {"a": 1}]),
+        "trainable_token_indices": st.sampled_from(
+            [None, [1], [1, 7], [9], {"lm_head": [2]}, {"embed_tokens": [1], "lm_head": [1]}, "x"]
+        ),
+        "target_parameters": st.sampled_from([None, ["experts.down_proj"], ["x"], "x", 3]),
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(any_keys, any_settings, st.booleans())
+def test_any_keys_and_settings_are_merged_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    keys: dict[str, tuple[int, ...]],
+    config: dict[str, Any],
+    is_tied: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    tensors = {f"{Q}.weight": matrix(6, 4), f"{EMBED}.weight": matrix(8, 4)}
+    tensors |= {"model.norm.weight": np.ones(4), "model.norm.bias": np.ones(4)}
+    base = write_base(
+        folder / "base", tensors | ({} if is_tied else {"lm_head.weight": matrix(8, 4)})
+    )
+    update = lora(Q, 6, 4) | {name: np.ones(shape) for name, shape in keys.items()}
+    adapter = write_adapter(folder / "adapter", update, **config)
+    try:
+        report = merge_adapter(base, adapter, folder / "merged", quiet)
+    except Refused:
+        assert not list(folder.glob("merged*"))
+    else:
+        assert len(tensors_of(folder / "merged")) == report.merged + report.copied
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\ud800", "[" * 100_000])

@@ -61,6 +61,11 @@ def test_a_base_without_head_leaves_out_the_name_of_its_body() -> None:
         check(pair("other.h.0", 8, 8), {"h.0.weight": (8, 8), "other.h.1.weight": (8, 8)})
 
 
+def test_all_experts_of_a_layer_are_left_to_the_merge() -> None:
+    update = pair("mlp.experts", 8, 5) | pair("mlp.experts.base_layer", 10, 8)
+    check(update, {"mlp.experts.0.down_proj.weight": (8, 5)})
+
+
 def test_every_pair_is_looked_at() -> None:
     adapter = pair("layers.0.q", 8, 8) | pair("layers.1.q", 8, 8)
     with pytest.raises(Refused, match=r"layers\.1\.q, which the base does not have"):
