@@ -100,7 +100,7 @@ def collect_changes(base: Base, adapters: Sequence[Weighted], tied_head: str) ->
                 bias = changes.setdefault(of_base.bias(module), Change())
                 bias.biases.append(BiasTerm(target.bias, scaling))
         replacements = _replacements(adapter, of_base, tied_head)
-        _check_biases(base, adapter, replacements)
+        _check_biases(of_base, adapter)
         for name, own in replacements.items():
             if is_sum and (weighted.weight != 1 or name in replaced_by):
                 raise _not_summed(f"the whole or rows of {name}", "they have no delta")
@@ -180,16 +180,18 @@ def _replacements(adapter: Adapter, of_base: _OfBase, tied_head: str) -> dict[st
     return found
 
 
-def _check_biases(base: Base, adapter: Adapter, replaced: Mapping[str, Change]) -> None:
+def _check_biases(of_base: _OfBase, adapter: Adapter) -> None:
     """Every bias that the config says was trained must be there."""
     if adapter.bias == "lora_only":
-        trained = {f"{module}.bias" for module in adapter.targets} & base.keys()
+        names = {name_in_base(f"{module}.bias", of_base.base) for module in adapter.targets}
+        trained = {name for name in names if name is not None}
     elif adapter.bias == "all":
         # Attention masks of old files are called bias too, and have more dimensions.
-        trained = {n for n, t in base.items() if n.endswith(".bias") and len(t.shape) == 1}
+        biases = (n for n in of_base.base if n.endswith(".bias"))
+        trained = {n for n in biases if len(of_base.base[n].shape) == 1}
     else:
         return
-    missing = sorted(n for n in trained if n not in replaced and n not in adapter.under)
+    missing = sorted(trained - {of_base.name(n) for n in (*adapter.under, *adapter.saved)})
     if missing:
         raise Refused(
             Reason.INVALID_INPUT,

@@ -176,11 +176,14 @@ def test_fan_in_fan_out_of_an_unknown_model_goes_by_the_shape(tmp_path: Path) ->
 
 def test_files_without_the_models_prefix_are_matched(tmp_path: Path) -> None:
     """The first GPT-2's files say `h.0`, an adapter of it `transformer.h.0`."""
-    update = lora(f"transformer.{CONV}", 6, 4)
-    write_base(tmp_path / "base", {f"{CONV}.weight": matrix(4, 6)}, model_type="gpt2")
-    write_adapter(tmp_path / "adapter", update)
+    # A trained bias that ended up where it began.
+    bias = {f"{PREFIX}transformer.{CONV}.base_layer.bias": np.ones(6)}
+    update = lora(f"transformer.{CONV}", 6, 4) | bias
+    tensors = {f"{CONV}.weight": matrix(4, 6), f"{CONV}.bias": np.ones(6)}
+    write_base(tmp_path / "base", tensors, model_type="gpt2")
+    write_adapter(tmp_path / "adapter", update, bias="lora_only")
     assert merge(tmp_path).merged == 1
-    assert list(weights(tmp_path)) == [f"{CONV}.weight"]
+    assert list(weights(tmp_path)) == list(tensors)
 
 
 def test_saved_modules_take_the_place_of_the_bases_rounded_once(tmp_path: Path) -> None:
