@@ -42,7 +42,8 @@ Uri = Annotated[
     StringConstraints(pattern=r"^(s3|hf|file)://[^\s]+$", min_length=6, max_length=MAX_URI),
 ]
 Percent = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?%$", max_length=12)]
-Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$", max_length=20)]
+DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,6})?$"
+Decimal = Annotated[str, StringConstraints(pattern=DECIMAL, max_length=20)]
 Duration = Annotated[
     str, StringConstraints(pattern=r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$", min_length=2)
 ]
@@ -71,6 +72,7 @@ def atomic() -> dict[str, Any]:
 
 
 __all__ = [
+    "DECIMAL",
     "MAX_URI",
     "ApiModel",
     "Decimal",

@@ -20,6 +20,7 @@ from lora_api.jobcontract import STAGE_VERSIONS, Release, Stage, StageCall, Stag
 from lora_api.parameters import (
     BenchmarkParameters,
     EvaluateParameters,
+    MergeParameters,
     QuantizeParameters,
     ServingRecipe,
 )
@@ -94,6 +95,8 @@ def run_id(spec: Spec, pins: Mapping[str, str], image: str) -> str:
     """Eight hex digits that identify the run's inputs, never the generation."""
     inputs = {
         "pins": dict(pins),
+        # Joined later: nothing where all weights are 1, so that older runs keep their ids.
+        **({"merge": merge} if (merge := MergeParameters.of(spec).to_hashed()) else {}),
         "recipes": [[r.name, r.gptq.to_json()] for r in recipes(spec)],
         "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed(),
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
@@ -146,7 +149,8 @@ class _Walk:
         """Walk until something is missing or all is judged."""
         try:
             models = self._pinned("base", "adapter")
-            models["merged"] = self._result(Stage.MERGE, self._pinned("base", "adapter"), {}).digest
+            how = MergeParameters.of(self.spec).to_hashed()
+            models["merged"] = self._result(Stage.MERGE, dict(models), how).digest
             models["quantized"] = self._choose_candidate(models)
             assert self.quality is not None  # there is always the default recipe
             if self.quality.failed:

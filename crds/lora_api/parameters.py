@@ -20,6 +20,31 @@ class Hashed(ApiModel):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
+class MergeParameters(Hashed):
+    """How adapters are summed."""
+
+    weights: tuple[str, ...] = ()
+    """Of adapter0, adapter1, ... as decimals without needless zeros; empty where all are 1."""
+
+    @classmethod
+    def of(cls, spec: Spec) -> Self:
+        """The parameters of a spec; equal numbers give equal parameters, however written."""
+        weights = tuple(_plain(adapter.weight or "1") for adapter in spec.adapters)
+        return cls(weights=weights if set(weights) != {"1"} else ())
+
+    def weight(self, index: int) -> float:
+        """The weight of an adapter."""
+        return float(self.weights[index]) if self.weights else 1.0
+
+
+def _plain(decimal: str) -> str:
+    """`1.50` as `1.5`, `01` as `1`."""
+    whole, _, fraction = decimal.partition(".")
+    fraction = fraction.rstrip("0")
+    whole = whole.lstrip("0") or "0"
+    return f"{whole}.{fraction}" if fraction else whole
+
+
 class QuantizeParameters(Hashed):
     """How the merged model is quantized and with what calibration."""
 

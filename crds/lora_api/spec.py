@@ -58,6 +58,14 @@ class ListedSource(ApiModel):
         return Source(uri=self.uri, revision=self.revision or "", connection=self.connection or "")
 
 
+class ListedAdapter(ListedSource):
+    """A LoRA adapter. Several are merged as the exact sum of their weighted updates."""
+
+    weight: Decimal | None = None
+    """What its update is multiplied by, 1 where unset; with DoRA, and with whole layers or rows in
+    the adapter, only 1 is possible."""
+
+
 class RecordFormat(StrEnum):
     """How records of a data set are read; Auto looks at the fields of the first record."""
 
@@ -402,7 +410,7 @@ class Spec(ApiModel):
     ] = None
     base_model: Source
     adapters: Annotated[
-        list[ListedSource], Field(min_length=1, max_length=1, json_schema_extra=atomic())
+        list[ListedAdapter], Field(min_length=1, max_length=8, json_schema_extra=atomic())
     ]
     quantization: Quantization
     evaluation: Evaluation

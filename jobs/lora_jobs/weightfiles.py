@@ -108,6 +108,20 @@ def tensors_of(model: Path) -> dict[str, TensorEntry]:
     return tensors
 
 
+def name_in_base(wanted: str, base: Mapping[str, object]) -> str | None:
+    """The base's name of a tensor that an adapter speaks of; None where it has none.
+
+    Files of a model without head (the first GPT-2's) lack the name of its body, which an adapter
+    of the model with head says: `transformer.h.0.attn.c_attn.weight` is `h.0.attn.c_attn.weight`.
+    """
+    if wanted in base:
+        return wanted
+    body, _, rest = wanted.partition(".")
+    if rest not in base or any(name.startswith(f"{body}.") for name in base):
+        return None
+    return rest
+
+
 def weights_bytes(*folders: Path) -> int:
     """Bytes of all tensors of these folders together, headers not counted."""
     return sum(tensor.size for folder in folders for tensor in tensors_of(folder).values())

@@ -55,6 +55,11 @@ def decode(data: bytes, dtype: str) -> Array:
     return np.frombuffer(data, kind).astype(np.float64)
 
 
+def stored(values: Array, dtype: str) -> Array:
+    """Values as a file of that dtype holds them."""
+    return decode(encode(values, dtype), dtype).reshape(values.shape)
+
+
 def write_safetensors(
     file: Path, tensors: Mapping[str, Array], dtype: str = "F32",
     change: Callable[[Header], None] = lambda _: None,

@@ -1,6 +1,7 @@
-"""`lora-jobs merge`: merge an adapter into its base by hand."""
+"""`lora-jobs merge`: merge adapters into their base by hand."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -8,33 +9,46 @@ from typing import Annotated
 
 import typer
 
+from lora_api.base import DECIMAL
+
 
 def merge(
     base: Annotated[
         Path, typer.Option(help="Folder of the base model.", exists=True, file_okay=False)
     ],
     adapter: Annotated[
-        Path, typer.Option(help="Folder of the PEFT adapter.", exists=True, file_okay=False)
+        list[Path],
+        typer.Option(
+            help="Folder of a PEFT adapter; several are summed.", exists=True, file_okay=False
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="What each --adapter is multiplied by, e.g. 0.5; one for each, or none."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace a model that is at --output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Merge a LoRA adapter into its base model: on CPU, streaming, rounded once.
+    """Merge LoRA adapters into their base model: on CPU, streaming, rounded once.
 
-    Plain LoRA and rsLoRA with rank and alpha patterns; anything else is refused by name. Equal
-    inputs give equal bytes. The folder appears when all of it is written.
+    LoRA, rsLoRA and DoRA with rank and alpha patterns on linear, Conv1D and embedding layers, saved
+    modules, trainable tokens, resized vocabularies, biases and experts; anything else is refused by
+    name. A tied head is untied where it was trained apart. Equal inputs give equal bytes. The
+    folder appears when all of it is written.
     """
     from lora_jobs.byhand import progress_bar
-    from lora_jobs.merging import merge_adapter
+    from lora_jobs.merging import merge_adapters
 
-    base, adapter, output = base.resolve(), adapter.resolve(), output.resolve()
-    _check_output(output, force, keep=(base, adapter))
+    weights = _weights(weight or [], len(adapter))
+    base, output = base.resolve(), output.resolve()
+    adapters = [(folder.resolve(), w) for folder, w in zip(adapter, weights, strict=True)]
+    _check_output(output, force, keep=(base, *(folder for folder, _ in adapters)))
     # Aside, so that the old model is there until the new one is.
     target = output.with_name(output.name + ".new") if force else output
     shutil.rmtree(target, ignore_errors=True) if force else None
     with progress_bar() as progress:
-        report = merge_adapter(base, adapter, target, progress)
+        report = merge_adapters(base, adapters, target, progress)
     if force:
         shutil.rmtree(output, ignore_errors=True)
         target.rename(output)
@@ -46,6 +60,22 @@ def merge(
     print(f"{output}: {len(report.files)} files, {sum(f.size for f in report.files):,} bytes")
     for name, note in report.notes.items():
         print(f"{name}: {note}")
+
+
+def _weights(given: list[str], count: int) -> list[float]:
+    """A weight for each adapter, 1 where none is given.
+
+    Raises:
+        typer.BadParameter: There are more or fewer than adapters, or one is no decimal number.
+    """
+    if given and len(given) != count:
+        raise typer.BadParameter(
+            f"{len(given)} weights for {count} adapters; give one for each", param_hint="--weight"
+        )
+    wrong = [text for text in given if not re.fullmatch(DECIMAL, text)]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]} is no number like 0.5", param_hint="--weight")
+    return [float(text) for text in given] or [1.0] * count
 
 
 def _check_output(output: Path, force: bool, keep: tuple[Path, ...]) -> None:

@@ -1,10 +1,12 @@
 """The streaming merge: base + scaling * B @ A, row block by row block, on CPU, without torch.
 
-`adapter` reads what the adapter changes (`variants` refuses what is no plain LoRA), `plan` matches
-it with the base's tensors, `companions` chooses the files that travel along; `blocks` makes the
-output's bytes with the arithmetic of `tensors`, `hashedfile` writes and hashes them, `write` runs
-it all. What is not understood is refused by name: a merge that silently drops a key serves the
-base model under the adapter's name.
+`adapter` reads what an adapter changes: its tensors by `keys`, how strongly by `scaling`, and
+whether config and weights agree by `announced`; `variants` refuses what is not merged. `changes`
+sums adapters, `plan` matches them with the base's tensors (`orientation`: which way round they are
+stored), `companions` and `documents` choose and correct the files that travel along; `blocks` makes
+the output's bytes from `updates` with the arithmetic of `tensors`, `headers` and `hashedfile` write
+and hash them, `write` runs it all. What is not understood is refused by name: a merge that silently
+drops a key serves the base model under the adapter's name.
 """
 
 import os
@@ -14,6 +16,6 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from lora_jobs.merging.report import MergeReport
-from lora_jobs.merging.write import merge_adapter
+from lora_jobs.merging.write import merge_adapter, merge_adapters
 
-__all__ = ["MergeReport", "merge_adapter"]
+__all__ = ["MergeReport", "merge_adapter", "merge_adapters"]

@@ -1,45 +1,77 @@
 """What a LoRA adapter changes, read from its config and the header of its weights.
 
-Every key of the file is understood or refused. Scaling follows PEFT: alpha / r, or alpha / sqrt(r)
-for rsLoRA, with `rank_pattern` and `alpha_pattern` by the first pattern that matches in the order
-of the file. (PEFT sorts the keys when it saves, so that order may not be the one of the training;
-the file's is the only one left, and ranks that do not fit the weights are refused.)
+Every key of the file is understood or refused, and what the config announces must be there: PEFT
+only warns of a missing key, and then the layer stays as the base has it.
 """
 
 import json
-import math
-import re
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.merging.variants import refuse_key, refuse_variants
+from lora_jobs.merging.announced import check_announced, token_indices
+from lora_jobs.merging.experts import is_experts, parameter_of
+from lora_jobs.merging.keys import Key, Part, parse_key
+from lora_jobs.merging.scaling import CONFIG, Scaling, read_scaling
+from lora_jobs.merging.variants import refuse_key, refuse_parameter, refuse_variants
 from lora_jobs.weightfiles import TensorEntry, tensors_in
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+Parts = dict[Part, TensorEntry]
 
 
 @dataclass(frozen=True)
 class LoraTarget:
-    """The update of one linear layer: delta = scaling * B @ A.
+    """The update of one layer: delta = scaling * B @ A, of (out, in).
 
     Attributes:
         module: Name in the base, e.g. `model.layers.0.mlp.up_proj`.
-        a: (r, in_features).
-        b: (out_features, r).
+        a: (r, in_features); of an embedding (r, rows).
+        b: (out_features, r); of an embedding (columns, r).
+        is_embedding: The base holds the weight as (in, out).
+        fan_in_fan_out: The config's word that it does; it is that of the last layer wrapped.
+        experts: How many stand in A and B side by side, as `experts` says; 0 where it is none of
+            them and the module is a layer, otherwise it is a parameter's name.
+        magnitude: DoRA's, (out,): merged weights have that norm for each output.
+        bias: `lora_bias`, (out,): scaling times it is added to the layer's bias.
     """
 
     module: str
     a: TensorEntry
     b: TensorEntry
     scaling: float
+    is_embedding: bool = False
+    fan_in_fan_out: bool = False
+    experts: int = 0
+    magnitude: TensorEntry | None = None
+    bias: TensorEntry | None = None
+
+    @property
+    def inner(self) -> int:
+        """in_features."""
+        return self.a.shape[1]
+
+    @property
+    def outer(self) -> int:
+        """out_features."""
+        return self.b.shape[0]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Trainable tokens: rows that take the place of an embedding's.
+
+    Attributes:
+        rows: (number of indices, columns).
+    """
+
+    rows: TensorEntry
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,12 +79,20 @@ class Adapter:
     """All updates of an adapter.
 
     Attributes:
-        targets: By the name of the base's weight.
+        targets: By module.
+        tokens: By module.
+        under: Whole tensors that take the place of the base's, by name in the base.
+        saved: Whole tensors of a module alone, by name in the base.
         trained_on: `base_model_name_or_path`; a hint for people, often a path of another machine.
+        bias: Which biases were trained, e.g. `lora_only`.
     """
 
     targets: Mapping[str, LoraTarget]
+    tokens: Mapping[str, TokenRows]
+    under: Mapping[str, TensorEntry]
+    saved: Mapping[str, TensorEntry]
     trained_on: str
+    bias: str
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -64,29 +104,33 @@ def read_adapter(folder: Path) -> Adapter:
     """
     config = _config(folder)
     refuse_variants(config)
-    ranks, alphas = _ranks(config), _alphas(config)
-    pairs = _pairs(tensors_in(_weights(folder)))
-    targets = {}
-    for module, (a, b) in pairs.items():
-        rank = ranks.value_for(module)
-        _check_rank(module, rank, a, b)
-        divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-        scaling = alphas.value_for(module) / divisor
-        targets[f"{module}.weight"] = LoraTarget(module, a, b, scaling)
-    return Adapter(targets, str(config.get("base_model_name_or_path") or ""))
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """A default and its exceptions by layer, as `rank_pattern` and `alpha_pattern` say them."""
-
-    default: float
-    exceptions: tuple[tuple[re.Pattern[str], float], ...]
-
-    def value_for(self, module: str) -> float:
-        """As peft's `get_pattern_key`: the first pattern that matches the end of the name."""
-        matching = (value for pattern, value in self.exceptions if pattern.match(module))
-        return next(matching, self.default)
+    scaling = read_scaling(config)
+    modules, whole = _sorted_keys(tensors_in(_weights(folder)))
+    check_announced(config, {m: set(parts) for m, parts in modules.items()}, whole)
+    under, saved = _whole_tensors(whole)
+    is_fan_in = bool(config.get("fan_in_fan_out"))
+    parameters = config.get("target_parameters") or []
+    _check_parameters(parameters, modules)
+    return Adapter(
+        targets={
+            module: (
+                _experts(module, parts, scaling, parameters)
+                if is_experts(module)
+                else _target(module, parts, scaling, is_fan_in)
+            )
+            for module, parts in modules.items()
+            if Part.TOKENS not in parts
+        },
+        tokens={
+            module: TokenRows(parts[Part.TOKENS], token_indices(config, module))
+            for module, parts in modules.items()
+            if Part.TOKENS in parts
+        },
+        under=under,
+        saved=saved,
+        trained_on=str(config.get("base_model_name_or_path") or ""),
+        bias=config.get("bias") or "none",
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -111,62 +155,113 @@ def _weights(folder: Path) -> Path:
     raise _invalid(f"the adapter has no {WEIGHTS}; upload what save_pretrained wrote")
 
 
-def _ranks(config: Mapping[str, Any]) -> _Pattern:
-    pattern = _pattern(config, "r", "rank_pattern")
-    values = (pattern.default, *(value for _, value in pattern.exceptions))
-    if any(value != int(value) for value in values):
-        raise _invalid(f"{CONFIG}: a rank is a whole number; upload the config that PEFT saved")
-    return pattern
-
-
-def _alphas(config: Mapping[str, Any]) -> _Pattern:
-    return _pattern(config, "lora_alpha", "alpha_pattern")
-
-
-def _pattern(config: Mapping[str, Any], field: str, exceptions_field: str) -> _Pattern:
-    exceptions = config.get(exceptions_field) or {}
-    if not isinstance(exceptions, dict):
-        raise _invalid(f"{CONFIG}: {exceptions_field} is no object; upload what PEFT saved")
-    for name, value in ((field, config.get(field)), *exceptions.items()):
-        if not _is_positive(value):
-            raise _invalid(f"{CONFIG}: {name} is {value}, not a positive number; correct it")
-    try:
-        compiled = [(re.compile(rf"(.*\.)?({key})$"), value) for key, value in exceptions.items()]
-    except (re.error, RecursionError, OverflowError) as error:
-        raise _invalid(
-            f"{CONFIG}: {exceptions_field} holds no regular expression: {error}; correct it"
-        ) from None
-    return _Pattern(config[field], tuple(compiled))
-
-
-def _is_positive(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 < value <= sys.float_info.max
-
-
-def _pairs(tensors: list[TensorEntry]) -> dict[str, tuple[TensorEntry, TensorEntry]]:
-    sides: dict[str, dict[str, TensorEntry]] = {}
+def _sorted_keys(
+    tensors: list[TensorEntry],
+) -> tuple[dict[str, Parts], dict[Key, TensorEntry]]:
+    """The parts of each wrapped module, and the whole tensors."""
+    modules: dict[str, Parts] = {}
+    whole: dict[Key, TensorEntry] = {}
     for tensor in tensors:
-        match = _KEY.fullmatch(tensor.name)
-        if match is None or len(tensor.shape) != 2:
+        key = parse_key(tensor.name, tensor.shape)
+        if key is None:
             raise refuse_key(tensor.name, tensor.shape)
-        sides.setdefault(match["module"], {})[match["side"]] = tensor
-    if not sides:
+        if key.leaf:
+            whole[key] = tensor
+        else:
+            modules.setdefault(key.module, {})[key.part] = tensor
+    if not modules and not whole:
         raise _invalid(f"{WEIGHTS} is empty; upload the adapter again")
-    alone = sorted(module for module, pair in sides.items() if len(pair) != 2)
-    if alone:
+    return modules, whole
+
+
+def _target(module: str, parts: Parts, scaling: Scaling, is_fan_in: bool) -> LoraTarget:
+    is_embedding = Part.EMBEDDING_A in parts or Part.EMBEDDING_B in parts
+    names = (Part.EMBEDDING_A, Part.EMBEDDING_B) if is_embedding else (Part.A, Part.B)
+    optional = {Part.MAGNITUDE} if is_embedding else {Part.MAGNITUDE, Part.BIAS}
+    if not set(names) <= set(parts):
         raise _invalid(
-            f"the adapter has only one of lora_A and lora_B for {alone[0]}; upload it again"
+            f"the adapter has only one of {names[0]} and {names[1]} for {module}; upload it again"
         )
-    return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
+    if set(parts) - set(names) - optional:
+        raise _invalid(
+            f"the adapter holds {', '.join(sorted(parts))} for {module}, which do not belong "
+            "together; upload what save_pretrained wrote"
+        )
+    a, b = (parts[name] for name in names)
+    _check_rank(module, scaling.rank(module), a, b)
+    for part in optional & set(parts):
+        if parts[part].shape != b.shape[:1]:
+            raise _invalid(
+                f"{module}: {part} is {list(parts[part].shape)} and {names[1]} {list(b.shape)}; "
+                "upload the adapter again"
+            )
+    return LoraTarget(
+        module, a, b, scaling.factor(module), is_embedding, is_fan_in,
+        magnitude=parts.get(Part.MAGNITUDE), bias=parts.get(Part.BIAS),
+    )  # fmt: skip
 
 
-def _check_rank(module: str, rank: float, a: TensorEntry, b: TensorEntry) -> None:
+def _check_parameters(parameters: Any, modules: Mapping[str, Parts]) -> None:
+    """Every parameter that the config names must be updated."""
+    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
+        raise _invalid(f"{CONFIG}: target_parameters is no list of names; upload what PEFT saved")
+    updated = [name for m in modules if (name := parameter_of(m, parameters))]
+    for parameter in parameters:
+        if not any(f".{name}".endswith(f".{parameter}") for name in updated):
+            raise refuse_parameter(parameter)
+
+
+def _experts(module: str, parts: Parts, scaling: Scaling, parameters: Sequence[str]) -> LoraTarget:
+    name = parameter_of(module, parameters)
+    if name is None or set(parts) != {Part.A, Part.B}:
+        raise refuse_parameter(module)
+    a, b = parts[Part.A], parts[Part.B]
+    experts, rest = divmod(a.shape[0], scaling.rank(name))
+    if rest or a.shape[0] != b.shape[1]:
+        raise _invalid(
+            f"{name}: {CONFIG} says rank {scaling.rank(name)} for each expert, but lora_A is "
+            f"{list(a.shape)} and lora_B {list(b.shape)}; upload the config of these weights"
+        )
+    return LoraTarget(name, a, b, scaling.factor(name), experts=experts)
+
+
+def _check_rank(module: str, rank: int, a: TensorEntry, b: TensorEntry) -> None:
     if a.shape[0] != rank or b.shape[1] != rank:
         raise _invalid(
             f"{module}: {CONFIG} says rank {rank}, but lora_A is {list(a.shape)} and lora_B "
             f"{list(b.shape)}; upload the config that belongs to the weights"
         )
+
+
+def _whole_tensors(
+    whole: Mapping[Key, TensorEntry],
+) -> tuple[dict[str, TensorEntry], dict[str, TensorEntry]]:
+    """Those that take the base's place, and those of a module alone."""
+    under: dict[str, TensorEntry] = {}
+    saved: dict[str, TensorEntry] = {}
+    for key, tensor in whole.items():
+        name = f"{key.module}.{key.leaf}"
+        place = under if key.part is Part.UNDER else saved
+        if name in place and not same_values(place[name], tensor):
+            raise _invalid(f"the adapter holds two {name} that differ; upload it again")
+        place[name] = tensor
+    return under, saved
+
+
+def same_values(one: TensorEntry, other: TensorEntry) -> bool:
+    """Whether two tensors have the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.offset)
+        second.seek(other.offset)
+        left = one.size
+        while left:
+            count = min(left, 2**20)
+            if first.read(count) != second.read(count):
+                return False
+            left -= count
+    return True
 
 
 def _invalid(message: str) -> Refused:

@@ -1,30 +1,36 @@
 """The bytes of an output tensor, block by block: the base's as they are, or with the update added.
 
-Files are read with plain reads: a mapped file would count as memory, page by page.
+DoRA (Liu et al. 2024, eq. 5) gives every output of the updated layer the norm m that was trained:
+W' = m / ||W + scaling B A|| * (W + scaling B A), the norm taken over the inputs of each output.
+Those lie in a row of a linear layer; in a weight that is stored as (in, out) they lie in a column,
+so that it is gone through twice.
 """
 
+import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import BinaryIO
 
 import numpy as np
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.merging.adapter import LoraTarget
 from lora_jobs.merging.hashedfile import Block
+from lora_jobs.merging.matrices import read_exactly, read_rows
 from lora_jobs.merging.plan import Task
 from lora_jobs.merging.report import Effect
 from lora_jobs.merging.tensors import (
     ITEM_BYTES,
+    Float32,
     Float64,
     NotFinite,
     Raw,
     count_equal,
     narrow,
-    squared_norm,
     sum_of_squares,
     widen,
 )
+from lora_jobs.merging.updates import open_update
 from lora_jobs.weightfiles import TensorEntry
 
 COPY_BYTES = 2**20
@@ -34,20 +40,22 @@ LEAST_ROWS = 32
 """Of wide tensors too, so that going through lora_A once more pays off."""
 
 
-def blocks_of(task: Task, base: BinaryIO, effect: Effect) -> Iterator[Block]:
+def blocks_of(task: Task, effect: Effect) -> Iterator[Block]:
     """The bytes of a task's tensor in order.
 
     Args:
         task: What to do.
-        base: The file of the base that holds the tensor.
         effect: Totals, added to.
 
     Raises:
-        Refused: The file is cut, or a value is not finite.
+        Refused: A file is cut, or a value is not finite.
     """
-    if task.target is None:
-        return copied_blocks(base, task.tensor.offset, task.tensor.size)
-    return _merged_blocks(base, task.tensor, task.target, effect)
+    with ExitStack() as stack:
+        source = stack.enter_context(task.source.file.open("rb"))
+        if task.is_copied:
+            yield from copied_blocks(source, task.source.offset, task.source.size)
+        else:
+            yield from _Merge(task, source, stack, effect).blocks()
 
 
 def copied_blocks(file: BinaryIO, offset: int, size: int) -> Iterator[Block]:
@@ -57,66 +65,122 @@ def copied_blocks(file: BinaryIO, offset: int, size: int) -> Iterator[Block]:
         Refused: It ends before.
     """
     for start in range(0, size, COPY_BYTES):
-        yield _read(file, offset + start, min(COPY_BYTES, size - start))
+        yield read_exactly(file, offset + start, min(COPY_BYTES, size - start))
 
 
-def _merged_blocks(
-    base: BinaryIO, tensor: TensorEntry, target: LoraTarget, effect: Effect
-) -> Iterator[Block]:
-    columns = tensor.shape[1]
-    row_bytes = columns * ITEM_BYTES[tensor.dtype]
-    effect.weights += tensor.shape[0] * columns
-    with target.a.file.open("rb") as adapter:
-        a = _rows(adapter, target.a, 0, target.a.shape[0])  # (r, columns)
-        gram = a @ a.T
-        for first, count in _row_blocks(*tensor.shape):
-            b = _rows(adapter, target.b, first, count)  # (count, r)
-            b *= target.scaling
-            effect.delta_squared += squared_norm(b, gram)
-            raw = np.frombuffer(
-                _read(base, tensor.offset + first * row_bytes, count * row_bytes), np.uint8
-            )
-            with np.errstate(over="ignore", invalid="ignore"):  # judged by `narrow`
-                rounded = _add(raw, b @ a, tensor, effect)
+class _Merge:
+    """One tensor that changes, as a matrix: a vector is a column."""
+
+    def __init__(self, task: Task, source: BinaryIO, stack: ExitStack, effect: Effect) -> None:
+        self._task, self._source, self._effect = task, source, effect
+        self._columns = task.shape[1] if len(task.shape) == 2 else 1
+        self._rows = math.prod(task.shape) // max(self._columns, 1)
+        self._update = open_update(task, stack)
+        self._before = stack.enter_context(task.before.file.open("rb"))
+        self._is_sum = task.source == task.before and not (task.magnitude or task.rows)
+
+    def blocks(self) -> Iterator[Block]:
+        """The merged bytes."""
+        scales = self._column_scales()
+        for first, count in self._row_blocks():
+            # What overflows is judged by `narrow`.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                rounded = self._block(first, count, scales)
             yield rounded.data
 
+    def _block(self, first: int, count: int, scales: Float64 | None) -> Raw:
+        """The rounded bytes of some rows; `scales` are DoRA's, where they are by column."""
+        task = self._task
+        raw = self._read(self._source, task.source, first, count)
+        weights = widen(raw, task.source.dtype, (count, self._columns))
+        total, delta_squared = self._sum(weights, first)
+        if scales is not None:
+            total *= scales
+        elif task.magnitude is not None:
+            with task.magnitude.file.open("rb") as file:
+                magnitudes = read_rows(file, task.magnitude, first, count)
+            total *= magnitudes / np.sqrt(np.einsum("ij,ij->i", total, total))[:, np.newaxis]
+        self._replace_rows(total, first)
+        rounded = self._round(total)
+        if self._is_sum:
+            self._effect.delta_squared += delta_squared
+            self._effect.weights_squared += sum_of_squares(weights)
+            self._count(rounded, raw)
+        else:
+            self._compare(rounded, total, first)
+        return rounded
 
-def _row_blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of each block."""
-    step = max(LEAST_ROWS, BLOCK_WEIGHTS // max(columns, 1))
-    for first in range(0, rows, step):
-        yield first, min(step, rows - first)
+    def _sum(self, weights: Float32, first: int) -> tuple[Float64, float]:
+        """Weights + update, and the sum of the update's squares."""
+        if self._update is None:
+            return weights.astype(np.float64), 0.0
+        total, squared = self._update.rows(first, len(weights))
+        total += weights
+        return total, squared
 
+    def _column_scales(self) -> Float64 | None:
+        """DoRA's magnitudes over the norms of the columns, (columns,); None where not needed."""
+        task = self._task
+        if task.magnitude is None or not task.is_transposed:
+            return None
+        squares = np.zeros(self._columns)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for first, count in self._row_blocks():
+                raw = self._read(self._source, task.source, first, count)
+                weights = widen(raw, task.source.dtype, (count, self._columns))
+                total, _ = self._sum(weights, first)
+                squares += np.einsum("ij,ij->j", total, total)
+            with task.magnitude.file.open("rb") as file:
+                magnitudes = read_rows(file, task.magnitude, 0, self._columns)[:, 0]
+            scales: Float64 = magnitudes / np.sqrt(squares)
+        return scales
 
-def _add(raw: Raw, total: Float64, tensor: TensorEntry, effect: Effect) -> Raw:
-    """The rounded bytes of weights + update; `total` holds the update and is used up."""
-    weights = widen(raw, tensor.dtype, total.shape)
-    effect.weights_squared += sum_of_squares(weights)
-    total += weights
-    try:
-        rounded = narrow(total, tensor.dtype)
-    except NotFinite:
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"{tensor.name} is not finite in {tensor.dtype} once the adapter is added: the adapter "
-            "or the base holds NaN, infinity or too large values; name ones that do not",
-        ) from None
-    effect.unchanged += count_equal(rounded, raw, tensor.dtype)
-    return rounded
+    def _replace_rows(self, total: Float64, first: int) -> None:
+        """Trainable tokens take the place of their rows."""
+        tokens = self._task.rows
+        if tokens is None:
+            return
+        for number, index in enumerate(tokens.indices):
+            if first <= index < first + len(total):
+                with tokens.rows.file.open("rb") as file:
+                    total[index - first] = read_rows(file, tokens.rows, number, 1)[0]
 
+    def _round(self, total: Float64) -> Raw:
+        name, dtype = self._task.name, self._task.dtype
+        try:
+            return narrow(total, dtype)
+        except NotFinite:
+            raise Refused(
+                Reason.INVALID_INPUT,
+                f"{name} is not finite in {dtype} once the adapter is added: the adapter or the "
+                "base holds NaN, infinity or too large values; name ones that do not",
+            ) from None
 
-def _rows(file: BinaryIO, matrix: TensorEntry, first: int, count: int) -> Float64:
-    """Rows of a matrix of the adapter."""
-    columns = matrix.shape[1]
-    row_bytes = columns * ITEM_BYTES[matrix.dtype]
-    data = _read(file, matrix.offset + first * row_bytes, count * row_bytes)
-    raw = np.frombuffer(data, np.uint8)
-    return widen(raw, matrix.dtype, (count, columns)).astype(np.float64)
+    def _compare(self, rounded: Raw, total: Float64, first: int) -> None:
+        """Take what changed from the base itself; it has nothing to say of new rows."""
+        before = self._task.before
+        rows = before.shape[0] if before.shape else 1
+        count = min(len(total), rows - first)
+        if count <= 0:
+            return
+        raw = self._read(self._before, before, first, count)
+        weights = widen(raw, before.dtype, (count, self._columns))
+        delta = total[:count] - weights
+        self._effect.delta_squared += float(np.vdot(delta, delta))
+        self._effect.weights_squared += sum_of_squares(weights)
+        self._count(rounded[: len(raw)], raw)
 
+    def _count(self, rounded: Raw, raw: Raw) -> None:
+        self._effect.weights += len(raw) // ITEM_BYTES[self._task.dtype]
+        self._effect.unchanged += count_equal(rounded, raw, self._task.dtype)
 
-def _read(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    data = file.read(size)
-    if len(data) != size:
-        raise Refused(Reason.INVALID_INPUT, f"{file.name} became shorter; upload it again")
-    return data
+    def _read(self, file: BinaryIO, tensor: TensorEntry, first: int, count: int) -> Raw:
+        row_bytes = self._columns * ITEM_BYTES[tensor.dtype]
+        data = read_exactly(file, tensor.offset + first * row_bytes, count * row_bytes)
+        return np.frombuffer(data, np.uint8)
+
+    def _row_blocks(self) -> Iterator[tuple[int, int]]:
+        """First row and number of rows of each block."""
+        step = max(LEAST_ROWS, BLOCK_WEIGHTS // max(self._columns, 1))
+        for first in range(0, self._rows, step):
+            yield first, min(step, self._rows - first)

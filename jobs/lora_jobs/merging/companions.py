@@ -7,13 +7,15 @@ Whatever stays behind is named in a note.
 
 import filecmp
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.merging.documents import CONFIG, changed_documents
+from lora_jobs.merging.plan import MergePlan
 from lora_jobs.weightfiles import SUFFIX
 
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -33,36 +35,70 @@ _MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Companions:
-    """Files to copy by their name in the output, and what people should know about them."""
+    """Files by their name in the output, and what people should know about them.
+
+    Attributes:
+        sources: To copy.
+        documents: To write.
+    """
 
     sources: Mapping[str, Path]
+    documents: Mapping[str, bytes]
     notes: Mapping[str, str]
 
 
-def plan_companions(base: Path, adapter: Path) -> Companions:
-    """Choose every file that goes along, before anything is written.
+def read_config(base: Path) -> dict[str, Any]:
+    """The base's config.json.
 
     Raises:
-        Refused: The base needs code of its own or is quantized, or the adapter's tokenizer has
-            more tokens than the base has embeddings.
+        Refused: It is missing, or says that the base needs code of its own or is quantized.
     """
-    config = read_document(base / "config.json")
+    config = read_document(base / CONFIG)
     _refuse_own_code(base, config)
     _refuse_quantized(config)
+    return config
+
+
+def plan_companions(
+    base: Path, adapters: Sequence[Path], config: Mapping[str, Any], plan: MergePlan
+) -> Companions:
+    """Choose every file that goes along, before anything is written.
+
+    Args:
+        base: Folder of the base.
+        adapters: Folders of the adapters.
+        config: The base's config.json.
+        plan: What becomes of the weights.
+
+    Raises:
+        Refused: An adapter's tokenizer has more tokens than there are embeddings, or is not that
+            of another adapter.
+    """
+    documents = changed_documents(base, config, plan)
     chosen = {file.name: file for file in _files(base) if _travels(file.name)}
     notes = {}
-    if any((adapter / name).is_file() for name in _VOCABULARIES):
-        _check_vocabulary(base, adapter, config)
+    with_tokenizer = [a for a in adapters if any((a / name).is_file() for name in _VOCABULARIES)]
+    with_template = [a for a in adapters if (a / CHAT_TEMPLATE).is_file()]
+    if with_tokenizer:
+        _check_same(with_tokenizer)
+        adapter = with_tokenizer[0]
+        _check_vocabulary(base, adapter, json.loads(documents.get(CONFIG, b"null")) or config)
         chosen = _with_tokenizer_of(adapter, chosen)
         notes["tokenizer"] = "the adapter's own"
-    elif (adapter / CHAT_TEMPLATE).is_file():
-        chosen[CHAT_TEMPLATE] = adapter / CHAT_TEMPLATE
+    elif with_template:
+        chosen[CHAT_TEMPLATE] = with_template[0] / CHAT_TEMPLATE
         notes["chatTemplate"] = "the adapter's own"
-    left = [e.name for e in sorted(base.iterdir()) if e.name not in chosen and not _is_kept(e)]
+    if plan.untied:
+        notes["untied"] = f"{plan.untied} has weights of its own now: tie_word_embeddings is false"
+    if plan.vocabulary:
+        notes["vocabulary"] = f"{plan.vocabulary} rows, as the adapter's"
+    chosen = {name: file for name, file in chosen.items() if name not in documents}
+    gone = {*chosen, *documents}
+    left = [e.name for e in sorted(base.iterdir()) if e.name not in gone and not _is_kept(e)]
     if left:
         more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
         notes["leftBehind"] = ", ".join(left[:_MAX_NAMED]) + more
-    return Companions(dict(sorted(chosen.items())), notes)
+    return Companions(dict(sorted(chosen.items())), documents, notes)
 
 
 def read_document(file: Path) -> dict[str, Any]:
@@ -139,6 +175,20 @@ def _check_vocabulary(base: Path, adapter: Path, config: Mapping[str, Any]) -> N
             f"the adapter's tokenizer has token id {largest}, but the base has {size} embeddings; "
             "name the base that the adapter was trained on",
         )
+
+
+def _check_same(adapters: Sequence[Path]) -> None:
+    """Adapters that are summed must have been trained with one tokenizer."""
+    first = adapters[0]
+    for other in adapters[1:]:
+        for name in _VOCABULARIES:
+            one, two = first / name, other / name
+            if one.is_file() and two.is_file() and not _same(one, two):
+                raise Refused(
+                    Reason.ADAPTER_MISMATCH,
+                    f"the adapters bring different {name}, and a model has one; name adapters "
+                    "that were trained with the same tokenizer",
+                )
 
 
 def _token_ids(tokenizer: Mapping[str, Any]) -> Iterable[int]:

@@ -1,4 +1,4 @@
-"""What a plain LoRA is not: variants, initialisations and keys, each refused by name. Pure.
+"""What is not merged: variants, initialisations and keys, each refused by name. Pure.
 
 A field of adapter_config.json that is not known here is refused as well, when it is set: PEFT grows
 a new variant with every release, and merges some of them wrongly without a word.
@@ -19,7 +19,8 @@ HARMLESS_FIELDS = frozenset(
     {
         # what is read
         "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
-        "init_lora_weights", "base_model_name_or_path",
+        "init_lora_weights", "base_model_name_or_path", "use_dora", "fan_in_fan_out",
+        "modules_to_save", "trainable_token_indices", "bias", "lora_bias", "target_parameters",
         # how it was found, chosen and trained; nothing of it is in the weights' meaning
         "revision", "task_type", "inference_mode", "auto_mapping", "peft_version",
         "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
@@ -33,14 +34,7 @@ HARMLESS_FIELDS = frozenset(
 )  # fmt: skip
 
 _VARIANTS: dict[str, tuple[str, str]] = {
-    "use_dora": ("DoRA (use_dora)", _ELSEWHERE),
-    "modules_to_save": ("modules_to_save", _ELSEWHERE),
-    "trainable_token_indices": ("trainable tokens (trainable_token_indices)", _ELSEWHERE),
-    "bias": ("trained biases (bias)", _ELSEWHERE),
-    "lora_bias": ("biases on lora_B (lora_bias)", _ELSEWHERE),
-    "fan_in_fan_out": ("Conv1D layers (fan_in_fan_out)", _ELSEWHERE),
     "layer_replication": ("repeated layers (layer_replication)", _ELSEWHERE),
-    "target_parameters": ("parameters of MoE experts (target_parameters)", _ELSEWHERE),
     "use_bdlora": ("block-diagonal BD-LoRA (use_bdlora)", _ELSEWHERE),
     "kasa_config": ("KaSA (kasa_config)", _ELSEWHERE),
     "alora_invocation_tokens": (
@@ -63,21 +57,15 @@ _PLAIN_INITIALISATIONS = ("gaussian", "eva", "orthogonal", "mica")
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 _KEYS: tuple[tuple[str, str], ...] = (
-    (r"\.lora_magnitude_vector\b", "DoRA"),
-    (r"\.lora_embedding_[AB]\b", "a LoRA on an embedding"),
-    (r"\.trainable_tokens_", "trainable tokens"),
-    (r"\.modules_to_save\b", "modules_to_save"),
-    (r"\.base_layer\b", "a copy of a base layer"),
-    (r"\.bias$", "a trained bias"),
     (r"\.lora_diag\b", "KaSA"),
     (r"\.lora_[AB]\.[^.]+\.weight$", "an adapter's name in its keys"),
-    (r"\.(weight)$", "a whole tensor, as modules_to_save or a resized vocabulary leave it"),
+    (r"\.base_layer\.(base_layer|lora_)", "parameters, one around the other"),
 )
-"""Keys that are no part of a plain LoRA: pattern and what they come from, most telling first."""
+"""Keys that are not merged: pattern and what they come from, most telling first."""
 
 
 def refuse_variants(config: Mapping[str, Any]) -> None:
-    """Let a plain LoRA or rsLoRA pass.
+    """Let the variants pass that are merged.
 
     Args:
         config: The document of adapter_config.json.
@@ -89,21 +77,32 @@ def refuse_variants(config: Mapping[str, Any]) -> None:
     if kind != "LORA":
         raise _unsupported(f"is of type {kind or 'unknown'}; only LORA can be merged", _ELSEWHERE)
     for field, value in config.items():
-        if field in HARMLESS_FIELDS or not value or (field == "bias" and value == "none"):
+        if field in HARMLESS_FIELDS or not value:
             continue
         if field not in _VARIANTS:
             raise _unsupported(f"sets {field}, which this merge does not know", _ELSEWHERE)
         name, advice = _VARIANTS[field]
         raise _unsupported(f"uses {name}, which is not merged", advice)
+    if config.get("bias") not in (None, "none", "all", "lora_only"):
+        raise _unsupported(f"trains biases in an unknown way, bias={config['bias']}", _ELSEWHERE)
     _refuse_initialisation(config.get("init_lora_weights", True))
 
 
 def refuse_key(key: str, shape: tuple[int, ...]) -> Refused:
-    """The refusal of a tensor that is no lora_A or lora_B of a linear layer."""
+    """The refusal of a tensor that is no part of a variant that is merged."""
     source = next((name for pattern, name in _KEYS if re.search(pattern, key)), "")
     said = f" ({source})" if source else ""
     return _unsupported(
-        f"holds {key} {list(shape)}{said}, which is no part of a plain LoRA on linear layers",
+        f"holds {key} {list(shape)}{said}, which is no part of a LoRA on linear layers",
+        _ELSEWHERE,
+    )
+
+
+def refuse_parameter(name: str) -> Refused:
+    """The refusal of a parameter (target_parameters) that is not merged."""
+    return _unsupported(
+        f"updates {name} (target_parameters), and only experts.gate_up_proj and experts.down_proj "
+        "whose files hold one matrix for each expert can be merged",
         _ELSEWHERE,
     )
 

@@ -6,15 +6,17 @@ name by one rename at the end, so that a killed merge leaves nothing that looks 
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lora_api.jobcontract import Progress
 from lora_jobs.context import ReportProgress
-from lora_jobs.merging.adapter import Adapter, read_adapter
+from lora_jobs.merging.adapter import read_adapter
 from lora_jobs.merging.blocks import blocks_of, copied_blocks
-from lora_jobs.merging.companions import Companions, plan_companions
+from lora_jobs.merging.changes import Weighted
+from lora_jobs.merging.companions import Companions, plan_companions, read_config
 from lora_jobs.merging.hashedfile import HashedFile, WrittenFile
+from lora_jobs.merging.headers import header_of
 from lora_jobs.merging.plan import MergePlan, Task, plan_merge
 from lora_jobs.merging.report import (
     NO_EFFECT,
@@ -28,25 +30,28 @@ from lora_jobs.weightfiles import tensors_of
 Through = Callable[[int], None]
 
 
-def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgress) -> MergeReport:
-    """Merge a LoRA adapter into its base.
+def merge_adapters(
+    base: Path, adapters: Sequence[tuple[Path, float]], output: Path, progress: ReportProgress
+) -> MergeReport:
+    """Merge LoRA adapters into their base.
 
-    W + scaling * B @ A is summed in float64 and rounded to the base's dtype. Equal inputs give
-    equal bytes, on every kind of CPU.
+    W + sum of weight * scaling * B @ A is summed in float64 and rounded once to the base's dtype.
+    Equal inputs give equal bytes, on every kind of CPU.
 
     Args:
         base: Folder of the base model in safetensors.
-        adapter: Folder of the PEFT adapter.
+        adapters: Folder of each PEFT adapter, and its weight in the sum.
         output: Folder to make; it must not exist or be empty.
         progress: Told the bytes that are through, of all tensors.
 
     Raises:
-        Refused: The adapter does not belong to the base or cannot be merged; nothing is left.
+        Refused: An adapter does not belong to the base or cannot be merged; nothing is left.
         OSError: A file cannot be read or written, e.g. the disk is full; nothing is left.
     """
-    parsed = read_adapter(adapter)
-    plan = plan_merge(tensors_of(base), parsed)
-    companions = plan_companions(base, adapter)
+    parsed = [Weighted(read_adapter(adapter), weight) for adapter, weight in adapters]
+    config = read_config(base)
+    plan = plan_merge(tensors_of(base), parsed, config)
+    companions = plan_companions(base, [folder for folder, _ in adapters], config, plan)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -73,6 +78,11 @@ def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgr
     )
 
 
+def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgress) -> MergeReport:
+    """`merge_adapters` of one, of weight 1."""
+    return merge_adapters(base, ((adapter, 1.0),), output, progress)
+
+
 def _write_weights(
     plan: MergePlan, folder: Path, effect: Effect, through: Through
 ) -> Iterator[WrittenFile]:
@@ -83,12 +93,10 @@ def _write_weights(
 def _write_shard(
     source: Path, tasks: tuple[Task, ...], target: Path, effect: Effect, through: Through
 ) -> WrittenFile:
-    """The base's header as it is, then the tensors in the order in which they lie."""
-    with source.open("rb") as base, HashedFile(target) as file:
-        for block in copied_blocks(base, 0, tasks[0].tensor.offset):
-            file.put(block)
+    with HashedFile(target) as file:
+        file.put(header_of(source, tasks))
         for task in tasks:
-            for block in blocks_of(task, base, effect):
+            for block in blocks_of(task, effect):
                 file.put(block)
                 through(len(block))
         return file.close()
@@ -99,6 +107,10 @@ def _write_companions(companions: Companions, folder: Path) -> Iterator[WrittenF
         with source.open("rb") as stream, HashedFile(folder / name) as file:
             for block in copied_blocks(stream, 0, source.stat().st_size):
                 file.put(block)
+            yield file.close()
+    for name, document in companions.documents.items():
+        with HashedFile(folder / name) as file:
+            file.put(document)
             yield file.close()
 
 
@@ -122,10 +134,11 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _notes(adapter: Adapter, companions: Companions, effect: Effect) -> dict[str, str]:
+def _notes(adapters: Sequence[Weighted], companions: Companions, effect: Effect) -> dict[str, str]:
     notes = dict(companions.notes)
-    if adapter.trained_on:
-        notes["trainedOn"] = adapter.trained_on[:200]
+    trained_on = dict.fromkeys(w.adapter.trained_on for w in adapters if w.adapter.trained_on)
+    if trained_on:
+        notes["trainedOn"] = ", ".join(trained_on)[:200]
     if not effect.delta_squared:
         notes["effect"] = NO_EFFECT
     return notes

@@ -5,6 +5,7 @@ adapter variants: `merge` consumes every key exactly once or refuses by name.
 """
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from lora_jobs.parallel import in_parallel
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source
 from lora_jobs.sources.selection import ADAPTER_CONFIG, CONFIG
+from lora_jobs.weightfiles import name_in_base
 
 Shapes = dict[str, tuple[int, ...]]
 _MAX_HEADER_BYTES = 100 * 2**20
@@ -22,6 +24,7 @@ _MAX_HEADER_BYTES = 100 * 2**20
 _PEFT_PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _TIED_HEAD = "lm_head"
+_ALL_EXPERTS = re.compile(r"\.experts(\.base_layer)*$")
 
 
 def check_base(source: Source) -> None:
@@ -89,7 +92,11 @@ def check_shapes(
     targets = [key.removesuffix(_LORA_A) for key in adapter_shapes if key.endswith(_LORA_A)]
     for target in sorted(targets):
         module = target.removeprefix(_PEFT_PREFIX)
-        wanted = base_shapes.get(f"{module}.weight")
+        if _ALL_EXPERTS.search(module):
+            continue  # the base's files hold them one by one; the merge takes them apart
+        # A resized vocabulary: the adapter brings the layer that it was trained on.
+        own = adapter_shapes.get(f"{target}.base_layer.weight")
+        wanted = own or base_shapes.get(name_in_base(f"{module}.weight", base_shapes) or "")
         if wanted is None and module.endswith(_TIED_HEAD):
             continue  # tied to the embedding: there is no tensor of its own
         if wanted is None:

@@ -1,21 +1,26 @@
-"""Stage merge: base and adapter into the merged model, an intermediate artifact."""
+"""Stage merge: base and adapters into the merged model, an intermediate artifact."""
 
 from lora_api.jobcontract import StageResult
+from lora_api.parameters import MergeParameters
 from lora_jobs.context import StageContext
-from lora_jobs.merging import merge_adapter
+from lora_jobs.merging import merge_adapters
 
 
 def run(context: StageContext) -> StageResult:
     """Merge and publish.
 
     Raises:
-        Refused: The adapter does not belong to the base, or is a variant that is not merged.
+        Refused: An adapter does not belong to the base, is a variant that is not merged, or cannot
+            be summed with the others.
     """
     call = context.request.call
     folder = context.work / "merged"
-    report = merge_adapter(
-        context.inputs.source("base"), context.inputs.source("adapter0"), folder, context.progress
-    )
+    parameters = MergeParameters.model_validate(call.parameters)
+    adapters = [
+        (context.inputs.source(name), parameters.weight(index))
+        for index, name in enumerate(sorted(n for n in call.parents if n.startswith("adapter")))
+    ]
+    report = merge_adapters(context.inputs.source("base"), adapters, folder, context.progress)
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,

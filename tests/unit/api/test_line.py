@@ -164,3 +164,39 @@ def test_stored_hashes_never_change() -> None:
         "3d955025edaa",
     ]
     assert run_id(spec(), PINS, "image") == "20ef9cb3"
+
+
+def adapters(*weights: str | None) -> Spec:
+    listed = [
+        {"uri": f"s3://models/{i}"} | ({"weight": weight} if weight else {})
+        for i, weight in enumerate(weights)
+    ]
+    return spec(adapters=listed)
+
+
+def first_call(asked: Spec) -> StageCall:
+    missing = walk(asked, "demo", PINS, "image", World().outcome_of).missing
+    assert missing is not None
+    return missing
+
+
+@pytest.mark.parametrize("weights", [("1",), ("1.0",), ("01.000",), (None, "1")])
+def test_a_weight_of_one_is_no_other_work_than_none(weights: tuple[str | None, ...]) -> None:
+    plain = adapters(*(None for _ in weights))
+    assert first_call(adapters(*weights)) == first_call(plain)
+    assert run_id(adapters(*weights), PINS, "image") == run_id(plain, PINS, "image")
+
+
+def test_another_weight_merges_again_however_it_is_written() -> None:
+    half = adapters("0.5", None)
+    assert first_call(half).stage is Stage.MERGE
+    assert first_call(half).parameters == {"weights": ["0.5", "1"]}
+    assert first_call(half) == first_call(adapters("00.50", "1.0"))
+    assert first_call(half).input_hash != first_call(adapters(None, None)).input_hash
+    assert run_id(half, PINS, "image") != run_id(adapters(None, None), PINS, "image")
+
+
+@pytest.mark.parametrize("weight", ["-1", "1e3", ".5", "half", ""])
+def test_a_weight_that_is_no_decimal_is_refused(weight: str) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        spec(adapters=[{"uri": "s3://models/a", "weight": weight}])

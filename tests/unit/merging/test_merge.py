@@ -16,15 +16,13 @@ from lora_jobs.merging import merge_adapter
 from lora_jobs.store.hashing import hash_file
 from mergefiles import (
     UP,
-    Array,
     Q,
-    decode,
-    encode,
     exact_sum,
     lora,
     matrix,
     quiet,
     read_safetensors,
+    stored,
     write_adapter,
     write_base,
     write_safetensors,
@@ -64,11 +62,6 @@ cases = st.builds(
     adapter_dtype=st.sampled_from(["BF16", "F16", "F32"]),
     seed=st.integers(0, 10_000),
 )
-
-
-def stored(values: Array, dtype: str) -> Array:
-    """Values as a file of that dtype holds them."""
-    return decode(encode(values, dtype), dtype).reshape(values.shape)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

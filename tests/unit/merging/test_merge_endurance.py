@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lora_jobs.merging import merge_adapter
-from mergefiles import Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
+from mergefiles import PREFIX, Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
 
 PRELUDE = """
 import os, signal, sys
@@ -74,6 +74,29 @@ def test_memory_stays_flat_in_the_models_size(tmp_path: Path) -> None:
     assert peaks[25] - peaks[2] < 20
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read in /proc")
+def test_memory_stays_flat_where_dora_unties_a_large_embedding(tmp_path: Path) -> None:
+    """Its columns' norms need all rows, twice."""
+    name, rows, columns = "model.embed_tokens", 60_000, 1000
+    values = (matrix(rows, columns).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    base = write_base(tmp_path / "base", {})
+    entry = {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [0, len(values)]}
+    file = write_safetensors(
+        base / "model.safetensors", {}, change=lambda h: h.update({f"{name}.weight": entry})
+    )
+    with file.open("ab") as stream:
+        stream.write(values)
+    update = {
+        f"{PREFIX}{name}.lora_embedding_A": matrix(16, rows),
+        f"{PREFIX}{name}.lora_embedding_B": matrix(columns, 16),
+        f"{PREFIX}{name}.lora_magnitude_vector": matrix(1, columns)[0],
+    }
+    write_adapter(tmp_path / "adapter", update, "BF16", r=16, use_dora=True)
+    peak = peak_mib(tmp_path)
+    assert (tmp_path / "merged/model.safetensors").stat().st_size > 2 * len(values)
+    assert peak < 160
+
+
 def test_a_killed_merge_leaves_no_output_and_a_rerun_converges(tmp_path: Path) -> None:
     write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
     write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))
@@ -122,10 +145,16 @@ def test_a_base_that_changes_under_the_merge_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kernels", ["Nehalem", "Haswell", "SkylakeX"])
-def test_bytes_are_the_same_on_every_kind_of_cpu(tmp_path: Path, kernels: str) -> None:
+@pytest.mark.parametrize("is_dora", [False, True], ids=["LoRA", "DoRA"])
+def test_bytes_are_the_same_on_every_kind_of_cpu(
+    tmp_path: Path, kernels: str, is_dora: bool
+) -> None:
     """OpenBLAS is told to take the kernels of other CPUs; in float32 their sums differ."""
+    update = lora(Q, 900, 700, rank=16)
+    if is_dora:
+        update[f"{PREFIX}{Q}.lora_magnitude_vector"] = matrix(1, 900)[0]
     write_base(tmp_path / "base", {f"{Q}.weight": matrix(900, 700)}, "BF16")
-    write_adapter(tmp_path / "adapter", lora(Q, 900, 700, rank=16), r=16)
+    write_adapter(tmp_path / "adapter", update, r=16, use_dora=is_dora)
     here = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "here", quiet)
     done = run(tmp_path, "merge()", OPENBLAS_CORETYPE=kernels, OPENBLAS_NUM_THREADS="2")
     if done.returncode == -signal.SIGILL:

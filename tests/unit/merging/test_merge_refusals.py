@@ -1,4 +1,4 @@
-"""What is no plain LoRA for this base is refused by name, and nothing is left behind."""
+"""What cannot be merged into this base is refused by name, and nothing is left behind."""
 
 import contextlib
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from lora_jobs.errors import Refused
 from lora_jobs.merging import merge_adapter
 from lora_jobs.merging.adapter import read_adapter
 from lora_jobs.merging.variants import HARMLESS_FIELDS, refuse_variants
+from lora_jobs.weightfiles import tensors_of
 from mergefiles import (
     PREFIX,
     UP,
@@ -42,15 +43,8 @@ def refusal(tmp_path: Path, base: Path, adapter: Path) -> Refused:
 
 Variants = dict[str, tuple[dict[str, Any], str, str]]
 NAMED: Variants = {
-    "DoRA": ({"use_dora": True}, "uses DoRA", "give the result as baseModel"),
-    "modules_to_save": ({"modules_to_save": ["lm_head"]}, "modules_to_save", "baseModel"),
-    "trainable tokens": ({"trainable_token_indices": [1]}, "trainable tokens", "baseModel"),
-    "all biases": ({"bias": "all"}, "trained biases", "baseModel"),
-    "the layers' biases": ({"bias": "lora_only"}, "trained biases", "baseModel"),
-    "lora_bias": ({"lora_bias": True}, "lora_bias", "baseModel"),
-    "Conv1D": ({"fan_in_fan_out": True}, "Conv1D", "baseModel"),
     "repeated layers": ({"layer_replication": [[0, 1]]}, "layer_replication", "baseModel"),
-    "MoE parameters": ({"target_parameters": ["experts"]}, "target_parameters", "baseModel"),
+    "other parameters": ({"target_parameters": ["q.weight"]}, "q.weight (target_pa", "baseModel"),
     "aLoRA": ({"alora_invocation_tokens": [1]}, "aLoRA", "train a plain LoRA"),
     "Arrow": ({"arrow_config": {"top_k": 2}}, "Arrow", "train a plain LoRA"),
     "QALoRA": ({"use_qalora": True}, "QALoRA", "16-bit base"),
@@ -59,6 +53,7 @@ NAMED: Variants = {
     "a field of tomorrow": ({"use_xlora": True}, "sets use_xlora", "baseModel"),
     "another PEFT type": ({"peft_type": "IA3"}, "of type IA3", "baseModel"),
     "no PEFT type": ({"peft_type": None}, "of type unknown", "baseModel"),
+    "biases of tomorrow": ({"bias": "some"}, "bias=some", "baseModel"),
     "an unknown start": ({"init_lora_weights": "later"}, "init_lora_weights=later", "baseModel"),
 }
 CHANGED_STARTS: Variants = {
@@ -123,26 +118,18 @@ def test_what_peft_saves_by_default_is_a_plain_lora() -> None:
 
 
 KEYS: dict[str, tuple[str, tuple[int, ...], str]] = {
-    "DoRA": (f"{PREFIX}{Q}.lora_magnitude_vector", (6,), "DoRA"),
-    "an embedding": (f"{PREFIX}model.embed_tokens.lora_embedding_A", (2, 8), "on an embedding"),
-    "trainable tokens": (
-        f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta", (1, 4),
-        "trainable tokens",
-    ),
-    "modules_to_save": (f"{PREFIX}lm_head.modules_to_save.weight", (8, 4), "modules_to_save"),
-    "a base layer": (f"{PREFIX}lm_head.base_layer.weight", (8, 4), "copy of a base layer"),
-    "a bias": (f"{PREFIX}{Q}.lora_B.bias", (6,), "trained bias"),
-    "a whole tensor": (f"{PREFIX}lm_head.weight", (8, 4), "resized vocabulary"),
     "KaSA": (f"{PREFIX}{Q}.lora_diag", (2,), "KaSA"),
     "an adapter's name": (f"{PREFIX}{Q}.lora_A.default.weight", (2, 4), "adapter's name"),
-    "a key without prefix": (f"{Q}.lora_A.weight", (2, 4), "no part of a plain LoRA"),
+    "a key without prefix": (f"{Q}.lora_A.weight", (2, 4), "no part of a LoRA"),
     "a convolution": (f"{PREFIX}{UP}.lora_A.weight", (2, 4, 1, 1), "[2, 4, 1, 1]"),
-    "something else": ("state", (1,), "no part of a plain LoRA"),
+    "nested layers": (f"{PREFIX}{Q}.base_layer.lora_A.weight", (6, 4), "one around the other"),
+    "a tensor of the tuner": (f"{PREFIX}{Q}.lora_C.weight", (2, 4), "no part of a LoRA"),
+    "something else": ("state", (1,), "no part of a LoRA"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "shape", "says"), KEYS.values(), ids=KEYS.keys())
-def test_a_key_that_is_no_plain_lora_is_refused_with_where_it_comes_from(
+def test_a_key_that_is_not_merged_is_refused_with_where_it_comes_from(
     tmp_path: Path, key: str, shape: tuple[int, ...], says: str
 ) -> None:
     update = lora(Q, 6, 4) | {key: np.ones(shape, np.float32)}
@@ -173,14 +160,6 @@ def transposed(update: Tensors) -> None:
     update |= lora(Q, 4, 6)
 
 
-def the_head(update: Tensors) -> None:
-    update |= lora("lm_head", 6, 4)
-
-
-def the_embedding(update: Tensors) -> None:
-    update |= lora("model.embed_tokens", 6, 4)
-
-
 def not_a_number(update: Tensors) -> None:
     update[f"{PREFIX}{Q}.lora_A.weight"][0, 0] = np.nan
 
@@ -196,8 +175,6 @@ UPDATES: dict[str, tuple[Callable[[Tensors], None], Reason, str]] = {
     "a layer that the base lacks": (another_layer, MISMATCH, "layers.7.self_attn.q_proj.weight"),
     "another width": (another_width, MISMATCH, "is [6, 4] in the base, and [6, 5] in the adapter"),
     "transposed shapes": (transposed, MISMATCH, "is [6, 4] in the base, and [4, 6]"),
-    "the head": (the_head, Reason.UNSUPPORTED_ADAPTER, "changes lm_head, which may share"),
-    "the embedding": (the_embedding, Reason.UNSUPPORTED_ADAPTER, "changes model.embed_tokens"),
     "NaN": (not_a_number, BROKEN, f"{Q}.weight is not finite in F32"),
     "infinity": (infinity, BROKEN, f"{Q}.weight is not finite in F32"),
 }
@@ -215,6 +192,103 @@ def test_an_adapter_is_refused_with(
     assert refused.reason is reason
     assert says in str(refused)
     assert ("trained on org/other" in str(refused)) is (reason is MISMATCH)
+
+
+EMBED = "model.embed_tokens"
+DORA: Tensors = {f"{PREFIX}{Q}.lora_magnitude_vector": np.ones(6, np.float32)}
+LORA_BIAS: Tensors = {f"{PREFIX}{Q}.lora_B.bias": np.ones(6, np.float32)}
+NEW_ROWS = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": matrix(2, 4)}
+DISAGREEMENTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
+    "DoRA without norms": ({"use_dora": True}, {}, f"{Q} has no lora_magnitude_vector"),
+    "norms without DoRA": ({}, DORA, f"{Q} has a lora_magnitude_vector"),
+    "too many norms": (
+        {"use_dora": True}, {next(iter(DORA)): np.ones(7)}, "lora_magnitude_vector is [7]",
+    ),
+    "lora_bias without biases": ({"lora_bias": True}, {}, f"{Q} has no lora_B.bias"),
+    "biases without lora_bias": ({}, LORA_BIAS, f"{Q} has a lora_B.bias"),
+    "nothing of a saved module": ({"modules_to_save": ["lm_head"]}, {}, "lists lm_head in modules"),
+    "no list of saved modules": ({"modules_to_save": "lm_head"}, {}, "no list of names"),
+    "no rows of tokens": ({"trainable_token_indices": [1]}, {}, "hold no trainable tokens"),
+    "rows of no tokens": ({}, NEW_ROWS, "hold trainable tokens"),
+    "rows of another module": (
+        {"trainable_token_indices": {"wte": [1, 2]}}, NEW_ROWS, "indices of wte",
+    ),
+    "a token twice": ({"trainable_token_indices": [1, 1]}, NEW_ROWS, "names a row of"),
+    "a token below zero": ({"trainable_token_indices": [1, -1]}, NEW_ROWS, "names no rows"),
+    "two copies that differ": (
+        {"modules_to_save": ["embed_tokens"]},
+        {f"{PREFIX}{EMBED}.weight": matrix(8, 4),
+         f"{PREFIX}{EMBED}.modules_to_save.weight": matrix(8, 4, 2)},
+        f"two {EMBED}.weight that differ",
+    ),
+    "not all biases": ({"bias": "all"}, {}, "bias=all, but its weights have no x.bias"),
+    "norms of an embedding's other half": (
+        {}, {f"{PREFIX}{Q}.lora_embedding_A": matrix(2, 4)}, "only one of lora_embedding_A",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "says"), DISAGREEMENTS.values(), ids=DISAGREEMENTS.keys()
+)
+def test_weights_that_are_not_what_the_config_announces_are_refused(
+    tmp_path: Path, config: dict[str, Any], more: Tensors, says: str
+) -> None:
+    tensors = {f"{Q}.weight": matrix(6, 4), f"{EMBED}.weight": matrix(8, 4), "x.bias": np.ones(3)}
+    base = write_base(tmp_path / "base", tensors)
+    adapter = write_adapter(tmp_path / "adapter", lora(Q, 6, 4) | more, **config)
+    refused = refusal(tmp_path, base, adapter)
+    assert refused.reason is Reason.INVALID_INPUT
+    assert says in str(refused)
+
+
+UNFIT: dict[str, tuple[dict[str, Any], Tensors, Reason, str]] = {
+    "a token that is none": (
+        {"trainable_token_indices": [1, 8]}, NEW_ROWS, MISMATCH, f"row 8 of {EMBED}.weight",
+    ),
+    "tokens of another width": (
+        {"trainable_token_indices": [1]},
+        {next(iter(NEW_ROWS)): matrix(1, 5)}, MISMATCH, "[1, 5] in the adapter",
+    ),
+    "rows for fewer tokens": (
+        {"trainable_token_indices": [1]}, NEW_ROWS, MISMATCH, "[2, 4] in the adapter",
+    ),
+    "a bias of a layer that has none": (
+        {"lora_bias": True}, LORA_BIAS, Reason.UNSUPPORTED_ADAPTER, "has none in the base",
+    ),
+    "a head of another width": (
+        {}, {f"{PREFIX}lm_head.weight": matrix(8, 5)}, MISMATCH, "lm_head.weight is [8, 4]",
+    ),
+    "a layer of another size": (
+        {"modules_to_save": ["v_proj"]},
+        {f"{PREFIX}model.v_proj.weight": matrix(7, 4)}, MISMATCH, "[6, 4] in the base, and [7, 4]",
+    ),
+    "a larger vocabulary of the embedding alone": (
+        {}, {f"{PREFIX}{EMBED}.weight": matrix(9, 4)}, MISMATCH, "resizes the vocabulary",
+    ),
+    "a square Conv1D of an unknown model": (
+        {"fan_in_fan_out": True}, lora("model.square", 6, 6), Reason.UNSUPPORTED_ADAPTER,
+        "it cannot be told which way round",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "more", "reason", "says"), UNFIT.values(), ids=UNFIT.keys())
+def test_what_does_not_fit_the_base_is_refused(
+    tmp_path: Path, config: dict[str, Any], more: Tensors, reason: Reason, says: str
+) -> None:
+    tensors = {
+        f"{Q}.weight": matrix(6, 4), f"{EMBED}.weight": matrix(8, 4),
+        "model.v_proj.weight": matrix(6, 4), "model.square.weight": matrix(6, 6),
+        "lm_head.weight": matrix(8, 4),
+    }  # fmt: skip
+    base = write_base(tmp_path / "base", tensors)
+    update = more if config.get("fan_in_fan_out") else lora(Q, 6, 4) | more
+    if config.get("lora_bias"):
+        update |= LORA_BIAS
+    refused = refusal(tmp_path, base, write_adapter(tmp_path / "adapter", update, **config))
+    assert refused.reason is reason
+    assert says in str(refused)
 
 
 def test_a_sum_beyond_fp16_is_refused(tmp_path: Path) -> None:
@@ -263,6 +337,56 @@ def test_any_config_is_read_or_refused(
     adapter = write_adapter(tmp_path_factory.mktemp("any") / "adapter", **config)
     with contextlib.suppress(Refused):
         assert len(read_adapter(adapter).targets) == 1
+
+
+FORMS = (
+    "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_embedding_A", "lora_embedding_B",
+    "lora_magnitude_vector", "token_adapter.trainable_tokens_delta", "base_layer.weight", "bias",
+    "token_adapter.base_layer.weight", "original_module.weight", "modules_to_save.weight", "weight",
+    "base_layer.lora_A.weight", "base_layer.lora_B.weight",
+)  # fmt: skip
+MODULES = (Q, EMBED, "lm_head", "wte", "model.layers.0.mlp.experts", "model.norm")
+sizes = st.sampled_from([1, 2, 4, 6, 8])
+key_names = st.builds(
+    "{}{}.{}".format, st.just(PREFIX), st.sampled_from(MODULES), st.sampled_from(FORMS)
+)
+any_keys = st.dictionaries(key_names, st.lists(sizes, max_size=3).map(tuple), max_size=6)
+any_settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "use_dora": st.booleans(), "lora_bias": st.booleans(), "fan_in_fan_out": st.booleans(),
+        "bias": st.sampled_from(["none", "all", "lora_only", 3]),
+        "modules_to_save": st.sampled_from([None, ["lm_head"], ["norm"], "x", [1], {"a": 1}]),
+        "trainable_token_indices": st.sampled_from(
+            [None, [1], [1, 7], [9], {"lm_head": [2]}, {"embed_tokens": [1], "lm_head": [1]}, "x"]
+        ),
+        "target_parameters": st.sampled_from([None, ["experts.down_proj"], ["x"], "x", 3]),
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(any_keys, any_settings, st.booleans())
+def test_any_keys_and_settings_are_merged_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    keys: dict[str, tuple[int, ...]],
+    config: dict[str, Any],
+    is_tied: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    tensors = {f"{Q}.weight": matrix(6, 4), f"{EMBED}.weight": matrix(8, 4)}
+    tensors |= {"model.norm.weight": np.ones(4), "model.norm.bias": np.ones(4)}
+    base = write_base(
+        folder / "base", tensors | ({} if is_tied else {"lm_head.weight": matrix(8, 4)})
+    )
+    update = lora(Q, 6, 4) | {name: np.ones(shape) for name, shape in keys.items()}
+    adapter = write_adapter(folder / "adapter", update, **config)
+    try:
+        report = merge_adapter(base, adapter, folder / "merged", quiet)
+    except Refused:
+        assert not list(folder.glob("merged*"))
+    else:
+        assert len(tensors_of(folder / "merged")) == report.merged + report.copied
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\ud800", "[" * 100_000])

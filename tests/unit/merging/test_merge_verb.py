@@ -78,3 +78,23 @@ def test_a_refused_merge_leaves_the_old_model(folder: Path) -> None:
     (folder / "adapter/adapter_config.json").write_text('{"peft_type": "IA3"}')
     assert isinstance(merge(folder, "--force").exception, Refused)
     assert (folder / "merged/model.safetensors").read_bytes() == before
+
+
+def test_several_adapters_are_summed_with_their_weights(folder: Path) -> None:
+    write_adapter(folder / "other", base_model_name_or_path="org/other")
+    more = ["--adapter", f"{folder}/other"]
+    assert merge(folder, *more, "--weight", "0.5", "--weight", "0.5").exit_code == 0
+    assert merge(folder, output="alone").exit_code == 0
+    halves, whole = (folder / name / "model.safetensors" for name in ("merged", "alone"))
+    assert halves.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"), [(["1", "1"], "2 weights for 1"), (["-1"], "-1 is no number")]
+)
+def test_weights_are_one_for_each_adapter(folder: Path, weights: list[str], says: str) -> None:
+    options = [part for weight in weights for part in ("--weight", weight)]
+    refused = merge(folder, *options)
+    assert refused.exit_code == 2
+    assert says in refused.output
+    assert not (folder / "merged").exists()

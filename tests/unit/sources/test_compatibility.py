@@ -50,6 +50,22 @@ def test_a_tied_head_has_no_tensor_of_its_own() -> None:
     check(pair("lm_head", 32, 8), {"model.embed_tokens.weight": (32, 8)})
 
 
+def test_a_resized_head_is_compared_with_the_copy_that_the_adapter_brings() -> None:
+    own = {"base_model.model.lm_head.base_layer.weight": (34, 8)}
+    check(pair("lm_head", 34, 8) | own, {"lm_head.weight": (32, 8)})
+
+
+def test_a_base_without_head_leaves_out_the_name_of_its_body() -> None:
+    check(pair("transformer.h.0.attn.c_attn", 24, 8), {"h.0.attn.c_attn.weight": (8, 24)})
+    with pytest.raises(Refused, match="which the base does not have"):
+        check(pair("other.h.0", 8, 8), {"h.0.weight": (8, 8), "other.h.1.weight": (8, 8)})
+
+
+def test_all_experts_of_a_layer_are_left_to_the_merge() -> None:
+    update = pair("mlp.experts", 8, 5) | pair("mlp.experts.base_layer", 10, 8)
+    check(update, {"mlp.experts.0.down_proj.weight": (8, 5)})
+
+
 def test_every_pair_is_looked_at() -> None:
     adapter = pair("layers.0.q", 8, 8) | pair("layers.1.q", 8, 8)
     with pytest.raises(Refused, match=r"layers\.1\.q, which the base does not have"):
