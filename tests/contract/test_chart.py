@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import CHART, EVERYTHING, NAMESPACE, NOTHING, HelmError, of_kind, operator_pod, render
+from chart import (
+    CHART,
+    EVERYTHING,
+    NAMESPACE,
+    NOTHING,
+    HelmError,
+    of_kind,
+    operator_pod,
+    readme,
+    render,
+)
 from lora_api.generate import generated_files
 from lora_api.runtimes import Runtime
 from lora_operator.logs import LogFormat, LogLevel
@@ -241,6 +251,16 @@ def test_versions_and_images_of_the_chart_are_those_of_the_package() -> None:
     assert chart["version"] == chart["appVersion"] == found.group(1)
     images = [VALUES["images"][name] for name in ("operator", "jobs", "quantize")]
     assert {image.rpartition(":")[2] for image in images} == {found.group(1)}
+
+
+def test_the_readme_says_what_the_comments_of_the_values_say() -> None:
+    assert (CHART / "README.md").read_text() == readme(), "run `make generate`"
+
+
+def test_every_value_is_described() -> None:
+    rows = re.findall(r"^\| ([\w.]+) \|.*\| (.*) \|$", readme(), re.MULTILINE)
+    assert [key for key, description in rows if not description.strip()] == []
+    assert len(rows) > len(VALUES)
 
 
 def objects_of(node: Any, name: str = "") -> Iterator[tuple[str, Json]]:

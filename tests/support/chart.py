@@ -1,8 +1,13 @@
-"""The Helm chart as tests see it: rendered by the pinned helm, as documents."""
+"""The Helm chart as tests see it: rendered by the pinned helm, as documents.
+
+`python -m chart` writes its README from the comments of values.yaml.
+"""
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +112,27 @@ def chart_rules() -> list[Json]:
     [role] = of_kind(render(), "ClusterRole")
     rules: list[Json] = role["rules"]
     return rules
+
+
+def readme() -> str:
+    """The chart's README as helm-docs writes it.
+
+    Raises:
+        HelmError: It could not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "README.md"
+        shutil.copytree(CHART, folder, dirs_exist_ok=True)
+        written.unlink(missing_ok=True)
+        done = subprocess.run(
+            [str(tools.ensure(tools.HELM_DOCS) / "helm-docs"), "--chart-search-root", folder,
+             "--sort-values-order", "file"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if not written.is_file():  # its exit status is 0 all the same
+            raise HelmError(done.stderr.strip())
+        return written.read_text()
+
+
+if __name__ == "__main__":
+    (CHART / "README.md").write_text(readme())

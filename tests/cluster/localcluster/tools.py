@@ -134,6 +134,11 @@ HELM = Tool(
     (Package("helm.sh/helm/v4/cmd/helm", "helm"),),
     links=("helm",),
 )
+HELM_DOCS = Tool(
+    "helm-docs",
+    "helm-docs, which writes the chart's README; seconds",
+    (Package("github.com/norwoodj/helm-docs/cmd/helm-docs", "helm-docs"),),
+)
 
 CONTROL_PLANE_TOOLS = (HYPERKUBE,)
 CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE, HELM)
