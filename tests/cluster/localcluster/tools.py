@@ -139,6 +139,11 @@ HELM_DOCS = Tool(
     "helm-docs, which writes the chart's README; seconds",
     (Package("github.com/norwoodj/helm-docs/cmd/helm-docs", "helm-docs"),),
 )
+KSTATUS = Tool(
+    "kstatus",
+    "the library by which Flux and others judge an object, as a filter; seconds",
+    (Package(".", "kstatus"),),
+)
 
 CONTROL_PLANE_TOOLS = (HYPERKUBE,)
 CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE, HELM)
