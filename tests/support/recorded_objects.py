@@ -5,11 +5,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gitops import HEALTH
 from lora_api import API_VERSION, KIND
 from lora_api.jobcontract import Reason, StageFailure
 from lora_api.status import Status
@@ -17,9 +17,6 @@ from lora_operator.denial import with_denial
 from planning_world import World, serving_world
 
 Json = dict[str, Any]
-HEALTH = (
-    Path(__file__).parents[2] / "deploy/gitops/argocd/lora-operator.dev/LoRADeployment/health.lua"
-)
 GOOD, BAD, GOING = "Healthy", "Degraded", "Progressing"
 NEXT: Json = {"quantization.gptq": {"bits": 4, "groupSize": 64}}
 
