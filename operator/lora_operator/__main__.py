@@ -19,6 +19,7 @@ from lora_operator.cluster import (
     connect,
 )
 from lora_operator.handlers import kopf_settings, watches
+from lora_operator.logs import log_to_stderr
 from lora_operator.planning import plan
 from lora_operator.reconcile import ObjectKey, Reconciler
 from lora_operator.settings import Settings
@@ -41,6 +42,8 @@ current context, and is configured by the environment:
   LORA_OPERATOR_BACKOFF_MIN_SECONDS   first wait for the world to change (30); it doubles
   LORA_OPERATOR_BACKOFF_MAX_SECONDS   ... up to this (600)
   LORA_OPERATOR_PROGRESS_SECONDS      between two status writes that only move progress (30)
+  LORA_OPERATOR_LOG_LEVEL             DEBUG, INFO, WARNING or ERROR (INFO)
+  LORA_OPERATOR_LOG_FORMAT            text, or json: one object a line (text)
 """
 _API_WAIT_SECONDS = 10.0
 _LAST_LOOKS_SECONDS = 20.0
@@ -57,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where to answer liveness probes (default: %(default)s)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    _log_to_stderr(options.verbose)
     try:
         settings = Settings.from_environment(os.environ)
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(64)
+    log_to_stderr(settings.log_level, settings.log_format, options.verbose)
     try:
         asyncio.run(run(settings, options.health))
     except WatchesEnded as error:
@@ -156,16 +159,6 @@ async def _wait_for_api(cluster: Cluster, settings: Settings) -> None:
             await asyncio.sleep(_API_WAIT_SECONDS)
         else:
             return
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    logging.getLogger("kopf").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 if __name__ == "__main__":

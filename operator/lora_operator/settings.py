@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lora_api.runtimes import Runtime
+from lora_operator.logs import LogFormat, LogLevel
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Settings:
     backoff_min_seconds: float = 30.0
     backoff_max_seconds: float = 600.0
     progress_seconds: float = 30.0
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.TEXT
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read `LORA_OPERATOR_*`.
 
         Raises:
-            ValueError: An image is missing or a number is not one.
+            ValueError: An image is missing, or a number or a word is not one that is known.
         """
         env = {
             key.removeprefix("LORA_OPERATOR_"): value
@@ -61,4 +64,6 @@ class Settings:
             backoff_min_seconds=float(env.get("BACKOFF_MIN_SECONDS", defaults.backoff_min_seconds)),
             backoff_max_seconds=float(env.get("BACKOFF_MAX_SECONDS", defaults.backoff_max_seconds)),
             progress_seconds=float(env.get("PROGRESS_SECONDS", defaults.progress_seconds)),
+            log_level=LogLevel(env.get("LOG_LEVEL", defaults.log_level)),
+            log_format=LogFormat(env.get("LOG_FORMAT", defaults.log_format)),
         )

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from canned_stages import BAD_ADAPTER
+from chart import chart_rules
 from kubectl import Kubectl
 from localcluster.controlplane import ControlPlane
 from lora_api.jobcontract import Reason
-from operator_process import chart_rules, grant
+from operator_process import grant
 from operator_stage import NAME, OperatorStage
 
 pytestmark = pytest.mark.integration

@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import yaml
 
+from chart import chart_rules
 from kubectl import Kubectl
 from localcluster import pki
 from localcluster.process import Process, free_ports
 
-REPOSITORY = Path(__file__).parents[2]
 ACCOUNT = "lora-operator"
 IMAGES = {
     "JOBS_IMAGE": "lora-operator/jobs:test",
@@ -26,15 +25,6 @@ QUICK = {
     "RESYNC_SECONDS": "2", "BACKOFF_MIN_SECONDS": "1", "BACKOFF_MAX_SECONDS": "4",
     "PROGRESS_SECONDS": "1",
 }  # fmt: skip
-
-
-def chart_rules() -> list[dict[str, Any]]:
-    """The RBAC rules of the chart's template; they are the same for Role and ClusterRole."""
-    text = (REPOSITORY / "charts/lora-operator/templates/rbac.yaml").read_text()
-    found = re.search(r'define "lora-operator.rules" }}\n(.*?){{- end }}', text, re.DOTALL)
-    assert found, "the chart defines lora-operator.rules"
-    rules: list[dict[str, Any]] = yaml.safe_load(found.group(1))
-    return rules
 
 
 def grant(kubectl: Kubectl, rules: list[dict[str, Any]]) -> None:

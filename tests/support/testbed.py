@@ -104,7 +104,7 @@ class Testbed:
                    str(REPOSITORY / "charts/lora-operator"), "--namespace", OPERATOR_NAMESPACE,
                    "--create-namespace", "--wait", "--timeout", "3m"]  # fmt: skip
         for key, value in values.items():
-            command += ["--set-string", f"{key}={value}"]
+            command += ["--set", f"{key}={value}"]
         environment = dict(os.environ)
         if self.kubectl.kubeconfig:
             environment["KUBECONFIG"] = str(self.kubectl.kubeconfig)

@@ -134,6 +134,16 @@ HELM = Tool(
     (Package("helm.sh/helm/v4/cmd/helm", "helm"),),
     links=("helm",),
 )
+HELM_DOCS = Tool(
+    "helm-docs",
+    "helm-docs, which writes the chart's README; seconds",
+    (Package("github.com/norwoodj/helm-docs/cmd/helm-docs", "helm-docs"),),
+)
+KSTATUS = Tool(
+    "kstatus",
+    "the library by which Flux and others judge an object, as a filter; seconds",
+    (Package(".", "kstatus"),),
+)
 
 CONTROL_PLANE_TOOLS = (HYPERKUBE,)
 CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE, HELM)

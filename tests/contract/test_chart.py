@@ -1,0 +1,275 @@
+"""What the chart renders: by default, with all of it on, with all of it off, in each mode."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from chart import (
+    CHART,
+    EVERYTHING,
+    NAMESPACE,
+    NOTHING,
+    HelmError,
+    of_kind,
+    operator_pod,
+    readme,
+    render,
+)
+from lora_api.generate import generated_files
+from lora_api.runtimes import Runtime
+from lora_operator.logs import LogFormat, LogLevel
+from lora_operator.settings import Settings
+
+Json = dict[str, Any]
+SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
+VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
+CRD = "CustomResourceDefinition"
+OPEN = {
+    "global", "nodeAffinity", "podAffinity", "podAntiAffinity", "labelSelector",
+    "podSecurityContext", "securityContext",
+}  # fmt: skip
+"""Kubernetes' own structures: the API server checks them."""
+
+
+def kinds(documents: list[Json]) -> list[str]:
+    return sorted(document["kind"] for document in documents)
+
+
+def environment(documents: list[Json]) -> dict[str, str]:
+    [container] = operator_pod(documents)["spec"]["containers"]
+    return {e["name"]: e["value"] for e in container["env"]}
+
+
+def test_by_default_it_installs_crd_operator_and_cluster_wide_rights() -> None:
+    assert kinds(render()) == [
+        "ClusterRole", "ClusterRoleBinding", CRD, "Deployment", "ServiceAccount",
+    ]  # fmt: skip
+
+
+def test_with_all_on_a_budget_and_a_network_policy_come_with_it() -> None:
+    documents = render(EVERYTHING | {"namespaces": ["red"]})
+    assert kinds(documents) == [
+        CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role", "RoleBinding",
+        "ServiceAccount",
+    ]  # fmt: skip
+    named = [d["metadata"]["name"] for d in documents if d["kind"] not in (CRD, "ServiceAccount")]
+    assert set(named) == {"models-operator"}
+
+
+def test_with_all_off_only_the_operator_is_left() -> None:
+    assert kinds(render(NOTHING)) == ["Deployment"]
+
+
+def test_every_value_of_the_pod_reaches_the_pod() -> None:
+    pod = operator_pod(render(EVERYTHING))
+    spec, [container] = pod["spec"], pod["spec"]["containers"]
+    for key in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[key] == EVERYTHING[key], key
+    assert spec["serviceAccountName"] == "runner"
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["metadata"]["labels"]["tier"] == "control"
+    assert pod["metadata"]["labels"]["team"] == "models"
+    assert pod["metadata"]["annotations"] == EVERYTHING["podAnnotations"]
+    assert container["ports"][0]["containerPort"] == 9000
+    assert container["args"] == ["--health", "http://0.0.0.0:9000/healthz"]
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING])
+def test_everything_that_selects_the_pod_selects_it(values: Json) -> None:
+    documents = render(values)
+    labels = operator_pod(documents)["metadata"]["labels"].items()
+    [deployment] = of_kind(documents, "Deployment")
+    selectors = [deployment["spec"]["selector"]]
+    selectors += [d["spec"]["selector"] for d in of_kind(documents, "PodDisruptionBudget")]
+    selectors += [d["spec"]["podSelector"] for d in of_kind(documents, "NetworkPolicy")]
+    spread = operator_pod(documents)["spec"].get("topologySpreadConstraints", [])
+    selectors += [constraint["labelSelector"] for constraint in spread]
+    assert len(selectors) == (4 if values else 1)
+    for selector in selectors:
+        assert selector["matchLabels"].items() <= labels
+
+
+def test_a_spread_keeps_the_selector_that_was_given() -> None:
+    own = {"matchLabels": {"tier": "control"}}
+    given = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    documents = render({"topologySpreadConstraints": [given | {"labelSelector": own}]})
+    [constraint] = operator_pod(documents)["spec"]["topologySpreadConstraints"]
+    assert constraint["labelSelector"]["matchLabels"]["tier"] == "control"
+
+
+def test_the_operator_reads_each_setting_as_it_was_given() -> None:
+    settings = {
+        "resyncSeconds": 60, "backoffMinSeconds": 1, "backoffMaxSeconds": 2.5, "progressSeconds": 3,
+    }  # fmt: skip
+    documents = render(EVERYTHING | {"namespaces": ["red", "blue"], "settings": settings})
+    assert Settings.from_environment(environment(documents)) == Settings(
+        jobs_image=VALUES["images"]["jobs"],
+        quantize_image=VALUES["images"]["quantize"],
+        serving_images={
+            Runtime[name]: image for name, image in EVERYTHING["images"]["serving"].items()
+        },
+        cluster_name="eu-1",
+        namespaces=("red", "blue"),
+        resync_seconds=60,
+        backoff_min_seconds=1,
+        backoff_max_seconds=2.5,
+        progress_seconds=3,
+        log_level=LogLevel.DEBUG,
+        log_format=LogFormat.JSON,
+    )
+
+
+def test_the_charts_defaults_are_the_operators() -> None:
+    documents = render()
+    images = {
+        "jobs_image": VALUES["images"]["jobs"],
+        "quantize_image": VALUES["images"]["quantize"],
+    }
+    assert Settings.from_environment(environment(documents)) == Settings(**images)
+
+
+def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
+    [kept], [gone] = (of_kind(render({"crds": {"keep": keep}}), CRD) for keep in (True, False))
+    assert kept["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    plain = yaml.safe_load(generated_files()["crds/loradeployments.yaml"])
+    assert kept == gone == plain
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING])
+def test_the_operators_pod_is_restricted_with_a_read_only_root(values: Json) -> None:
+    spec = operator_pod(render(values))["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert [set(v) - {"name"} for v in spec["volumes"]] == [{"emptyDir"}]
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not any("hostPort" in port for port in container["ports"])
+
+
+def test_only_the_operators_pod_gets_a_token() -> None:
+    documents = render()
+    [account] = of_kind(documents, "ServiceAccount")
+    assert account["automountServiceAccountToken"] is False
+    assert operator_pod(documents)["spec"]["automountServiceAccountToken"] is True
+
+
+def test_the_network_policy_lets_the_pod_reach_api_server_and_dns_only() -> None:
+    [policy] = of_kind(render(EVERYTHING), "NetworkPolicy")
+    spec = policy["spec"]
+    assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
+    api, dns = spec["egress"]
+    assert [p["port"] for p in api["ports"]] == [443, 6443]
+    assert [to["ipBlock"]["cidr"] for to in api["to"]] == ["10.0.0.1/32", "fd00::1/128"]
+    assert {(p["port"], p["protocol"]) for p in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+
+
+@pytest.mark.parametrize(
+    ("release", "name"), [("lora-operator", "lora-operator"), ("team", "team-lora-operator")]
+)
+def test_objects_are_named_by_the_release(release: str, name: str) -> None:
+    documents = [d for d in render(release=release) if d["kind"] != CRD]
+    assert {d["metadata"]["name"] for d in documents} == {name}
+    assert {d["metadata"].get("namespace", NAMESPACE) for d in documents} == {NAMESPACE}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"namespace": ["red"]},
+        {"crds": {"enable": False}},
+        {"images": {"serving": {"vllm": "x"}}},
+        {"settings": {"resyncSecond": 5}},
+        {"tolerations": [{"tolerationSecond": 5}]},
+        {"resources": {"limit": {}}},
+        {"topologySpreadConstraints": [{"topologykey": "zone"}]},
+        {"networkPolicy": {"apiServerCIDR": []}},
+    ],
+    ids=json.dumps,
+)
+def test_a_misspelt_value_is_refused(values: Json) -> None:
+    with pytest.raises(HelmError, match="additional properties"):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicas": "two"},
+        {"images": {"jobs": ""}},
+        {"namespaces": ["Red"]},
+        {"logging": {"format": "xml"}},
+        {"health": {"port": 80}},
+        {"commonLabels": {"app.kubernetes.io/name": "mine"}},
+        {"settings": {"progressSeconds": 0}},
+        {"podDisruptionBudget": {"maxUnavailable": "half"}},
+        {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}},
+    ],
+    ids=json.dumps,
+)
+def test_a_value_that_cannot_work_is_refused(values: Json) -> None:
+    with pytest.raises(HelmError, match="values don't meet the specifications"):
+        render(values)
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    unclosed = [path for path, node in objects_of(SCHEMA) if "additionalProperties" not in node]
+    assert set(unclosed) == OPEN
+
+
+def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
+    known = SCHEMA["properties"]
+    assert set(known) - {"global"} == set(VALUES)
+    for section, node in known.items():
+        if "properties" in node and section not in ("resources", "affinity"):
+            assert set(node["properties"]) == set(VALUES[section]), section
+    assert set(known["images"]["properties"]["serving"]["properties"]) == {r.name for r in Runtime}
+
+
+def test_the_schema_knows_the_operators_own_words() -> None:
+    words = SCHEMA["properties"]["logging"]["properties"]
+    assert words["level"]["enum"] == list(LogLevel)
+    assert words["format"]["enum"] == list(LogFormat)
+    assert all(hasattr(logging, level) for level in LogLevel)
+
+
+def test_versions_and_images_of_the_chart_are_those_of_the_package() -> None:
+    project = (CHART.parents[1] / "pyproject.toml").read_text()
+    found = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
+    assert found
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == found.group(1)
+    images = [VALUES["images"][name] for name in ("operator", "jobs", "quantize")]
+    assert {image.rpartition(":")[2] for image in images} == {found.group(1)}
+
+
+def test_the_readme_says_what_the_comments_of_the_values_say() -> None:
+    assert (CHART / "README.md").read_text() == readme(), "run `make generate`"
+
+
+def test_every_value_is_described() -> None:
+    rows = re.findall(r"^\| ([\w.]+) \|.*\| (.*) \|$", readme(), re.MULTILINE)
+    assert [key for key, description in rows if not description.strip()] == []
+    assert len(rows) > len(VALUES)
+
+
+def objects_of(node: Any, name: str = "") -> Iterator[tuple[str, Json]]:
+    """Every schema of an object, with the name of its property."""
+    if isinstance(node, dict):
+        if node.get("type") == "object":
+            yield name, node
+        for key, value in node.items():
+            yield from objects_of(value, key)
+    elif isinstance(node, list):
+        for item in node:
+            yield from objects_of(item, name)

@@ -1,0 +1,186 @@
+"""The chart on a real API server: what it takes, what it refuses, and installing and leaving."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import spec_document
+from chart import CHART, EVERYTHING, NAMESPACE, NOTHING, RELEASE, helm, operator_pod, render
+from kubectl import Kubectl, KubectlError
+from localcluster import tools
+from localcluster.console import wait_until
+from localcluster.controlplane import ControlPlane
+from lora_api import API_VERSION, KIND
+
+pytestmark = pytest.mark.integration
+Json = dict[str, Any]
+CRD = "loradeployments.lora-operator.dev"
+TEAM = "team"
+MODES: dict[str, Json] = {
+    "defaults": {},
+    "everything": EVERYTHING,
+    "everything, in one namespace": EVERYTHING | {"namespaces": [TEAM]},
+    "nothing": NOTHING,
+}
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane without our CRD."""
+    folder = tmp_path_factory.mktemp("chart-control-plane")
+    with ControlPlane(folder, controller_manager=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin(plane: ControlPlane) -> Kubectl:
+    """kubectl as the cluster's admin, with the namespaces that the tests use."""
+    kubectl = Kubectl((str(tools.hyperkube()), "kubectl"), plane.kubeconfig, NAMESPACE)
+    for name, level in ((NAMESPACE, "restricted"), (TEAM, "privileged")):
+        labels = {"pod-security.kubernetes.io/enforce": level}
+        metadata = {"name": name, "labels": labels}
+        kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    return kubectl
+
+
+class Helm:
+    """helm against the control plane."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self._kubectl = kubectl
+
+    def __call__(self, *arguments: str, values: Json | None = None) -> None:
+        helm(*arguments, values=values, kubeconfig=self._kubectl.kubeconfig)
+
+    def install(self, values: Json) -> None:
+        """Install or upgrade; without a node no pod ever gets ready, so there is no wait."""
+        self("upgrade", "--install", RELEASE, str(CHART), values=values)
+
+    def uninstall(self) -> None:
+        self("uninstall", RELEASE, "--wait")
+
+
+@pytest.fixture
+def release(admin: Kubectl) -> Iterator[Helm]:
+    """Our release; afterwards neither release nor CRD is there."""
+    running = Helm(admin)
+    yield running
+    running("uninstall", RELEASE, "--wait", "--ignore-not-found")
+    admin("delete", "crd", CRD, "--ignore-not-found")
+
+
+def try_out(kubectl: Kubectl, documents: list[Json]) -> list[str]:
+    """Server-side apply that changes nothing; unknown fields are errors."""
+    arguments = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+    taken: list[str] = []
+    for document in documents:
+        within = kubectl.within(document["metadata"].get("namespace", kubectl.namespace))
+        taken += within(*arguments, stdin=yaml.safe_dump(document)).splitlines()
+    return taken
+
+
+def lora() -> Json:
+    metadata = {"name": "demo", "namespace": TEAM}
+    return {
+        "apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec_document(),
+    }  # fmt: skip
+
+
+def exists(kubectl: Kubectl, kind: str, name: str = RELEASE) -> bool:
+    return bool(kubectl("get", kind, name, "--ignore-not-found", "-o", "name"))
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_the_api_server_takes_every_document(admin: Kubectl, values: Json) -> None:
+    documents = render(values)
+    assert len(try_out(admin, documents)) == len(documents)
+
+
+def test_the_api_server_would_refuse_a_field_that_is_not_its_own(admin: Kubectl) -> None:
+    [document] = render(NOTHING)
+    document["spec"]["template"]["spec"]["tolerationz"] = []
+    with pytest.raises(KubectlError, match="tolerationz"):
+        try_out(admin, [document])
+
+
+@pytest.mark.parametrize("values", MODES.values(), ids=MODES)
+def test_pod_security_restricted_admits_the_operators_pod(admin: Kubectl, values: Json) -> None:
+    spec = operator_pod(render(values))["spec"] | {"serviceAccountName": "tried"}
+    named = {"metadata": {"name": "tried", "namespace": NAMESPACE}}
+    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount"} | named)
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec} | named
+    try_out(admin, [pod])
+    spec["containers"][0]["securityContext"].pop("capabilities")
+    with pytest.raises(KubectlError, match="restricted"):
+        try_out(admin, [pod])
+
+
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
+REFUSED = [
+    "get secrets", "list secrets", "watch secrets", "create pods", "create pods/exec",
+    "create pods/attach", "delete pods", "get configmaps", "create serviceaccounts/token",
+    "create namespaces", "list nodes", "create roles.rbac.authorization.k8s.io",
+    "update loradeployments.lora-operator.dev", "patch loradeployments.lora-operator.dev",
+    "delete loradeployments.lora-operator.dev",
+]  # fmt: skip
+NEEDED = ["create jobs.batch", "patch loradeployments.lora-operator.dev/status", "get pods/log"]
+
+
+def may(kubectl: Kubectl, right: str) -> bool:
+    """Whether the operator's account may, as the API server's own authorizer says."""
+    verb, _, what = right.partition(" ")
+    what, _, part = what.partition("/")
+    resource, _, group = what.partition(".")
+    asked = {
+        "namespace": kubectl.namespace, "verb": verb, "group": group, "resource": resource,
+        "subresource": part,
+    }  # fmt: skip
+    review = {
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": ACCOUNT, "resourceAttributes": asked},
+    }  # fmt: skip
+    answer = json.loads(kubectl("create", "-o", "json", "-f", "-", stdin=json.dumps(review)))
+    return bool(answer["status"]["allowed"])
+
+
+def test_the_operators_account_may_do_its_work_and_no_more(admin: Kubectl, release: Helm) -> None:
+    release.install({"namespaces": [TEAM]})
+    team, elsewhere = admin.within(TEAM), admin.within("default")
+    for right in NEEDED:
+        wait_until(right, lambda right=right: may(team, right), seconds=20)  # type: ignore[misc]
+        assert not may(elsewhere, right)
+    assert [right for right in REFUSED if may(team, right)] == []
+
+
+def test_the_mode_can_change_and_an_uninstall_keeps_the_users_objects(
+    admin: Kubectl, release: Helm
+) -> None:
+    release.install({})
+    admin("wait", "--for=create", f"crd/{CRD}", "--timeout=20s")
+    admin("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=20s")
+    team = admin.within(TEAM)
+    team.apply(lora())
+    uid = team.get("lora", "demo")["metadata"]["uid"]
+    assert exists(admin, "clusterrole")
+
+    release.install({"namespaces": [TEAM]})
+    assert not exists(admin, "clusterrole")
+    assert exists(team, "role")
+    assert exists(team, "rolebinding")
+
+    release.uninstall()
+    assert not exists(admin, "deployment")
+    assert team.get("lora", "demo")["metadata"]["uid"] == uid
+
+    release("upgrade", "--install", RELEASE, str(CHART), "--take-ownership", values={})
+    assert team.get("lora", "demo")["metadata"]["uid"] == uid
+
+
+def test_who_does_not_keep_the_crd_leaves_nothing_behind(admin: Kubectl, release: Helm) -> None:
+    release.install({"crds": {"keep": False}})
+    assert exists(admin, "crd", CRD)
+    release.uninstall()
+    assert not exists(admin, "crd", CRD)

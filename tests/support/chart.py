@@ -1,0 +1,138 @@
+"""The Helm chart as tests see it: rendered by the pinned helm, as documents.
+
+`python -m chart` writes its README from the comments of values.yaml.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localcluster import tools
+
+Json = dict[str, Any]
+CHART = Path(__file__).parents[2] / "charts/lora-operator"
+RELEASE, NAMESPACE = "lora-operator", "lora-system"
+EVERYTHING: Json = {
+    "commonLabels": {"team": "models"},
+    "fullnameOverride": "models-operator",
+    "clusterName": "eu-1",
+    "replicas": 2,
+    "images": {
+        "serving": {"VLLM": "registry.example/vllm@sha256:1", "TRANSFORMERS": "serve:1"},
+        "pullSecrets": [{"name": "registry"}],
+    },
+    "logging": {"level": "DEBUG", "format": "json"},
+    "serviceAccount": {"name": "runner", "annotations": {"example.com/role": "none"}},
+    "podLabels": {"tier": "control"},
+    "podAnnotations": {"example.com/scrape": "false"},
+    "health": {"port": 9000},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "control", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]}
+                ]
+            }
+        }
+    },
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule",
+        }
+    ],
+    "priorityClassName": "system-cluster-critical",
+    "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
+    "networkPolicy": {"enabled": True, "apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"]},
+}
+"""Values that turn all of it on."""
+NOTHING: Json = {
+    "crds": {"enabled": False, "keep": False},
+    "rbac": {"create": False},
+    "serviceAccount": {"create": False, "name": "existing"},
+}
+"""Values that turn all off that can be."""
+
+
+class HelmError(AssertionError):
+    """helm refused; the message is its stderr."""
+
+
+def helm(*arguments: str, values: Json | None = None, kubeconfig: Path | None = None) -> str:
+    """Run the pinned helm and return its stdout.
+
+    Raises:
+        HelmError: It exited non-zero.
+    """
+    given = [] if values is None else ["--values", "-"]
+    environment = os.environ | ({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})
+    done = subprocess.run(
+        [str(tools.ensure(tools.HELM) / "helm"), *arguments, *given, "--namespace", NAMESPACE],
+        input=json.dumps(values), env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise HelmError(done.stderr.strip())
+    return done.stdout
+
+
+def render(values: Json | None = None, release: str = RELEASE) -> list[Json]:
+    """The documents of the chart.
+
+    Raises:
+        HelmError: The values do not fit the schema, or a template fails.
+    """
+    text = helm("template", release, str(CHART), values=values or {})
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def of_kind(documents: list[Json], kind: str) -> list[Json]:
+    """Those of one kind."""
+    return [document for document in documents if document["kind"] == kind]
+
+
+def operator_pod(documents: list[Json]) -> Json:
+    """The template of the operator's pod."""
+    [deployment] = of_kind(documents, "Deployment")
+    pod: Json = deployment["spec"]["template"]
+    return pod
+
+
+def chart_rules() -> list[Json]:
+    """The operator's rights; they are the same for Role and ClusterRole."""
+    [role] = of_kind(render(), "ClusterRole")
+    rules: list[Json] = role["rules"]
+    return rules
+
+
+def readme() -> str:
+    """The chart's README as helm-docs writes it.
+
+    Raises:
+        HelmError: It could not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "README.md"
+        shutil.copytree(CHART, folder, dirs_exist_ok=True)
+        written.unlink(missing_ok=True)
+        done = subprocess.run(
+            [str(tools.ensure(tools.HELM_DOCS) / "helm-docs"), "--chart-search-root", folder,
+             "--sort-values-order", "file"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if not written.is_file():  # its exit status is 0 all the same
+            raise HelmError(done.stderr.strip())
+        return written.read_text()
+
+
+if __name__ == "__main__":
+    (CHART / "README.md").write_text(readme())
