@@ -80,6 +80,8 @@ class EvaluateParameters(Hashed):
     task_format: RecordFormat = RecordFormat.AUTO
     loss_on: LossOn = LossOn.COMPLETIONS
     general_format: RecordFormat = RecordFormat.AUTO
+    adapter_weights: tuple[str, ...] = ()
+    """`MergeParameters.weights`, with which the unmerged adapters are summed too."""
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
@@ -91,6 +93,7 @@ class EvaluateParameters(Hashed):
             task_format=evaluation.task.format,
             loss_on=evaluation.task.loss_on,
             general_format=general.format,
+            adapter_weights=MergeParameters.of(spec).weights,
         )
 
 

@@ -56,11 +56,16 @@ class NoEntries:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a condition measures: its files, and their digests in the same order."""
+    """What a condition measures: its files, and their digests in the same order.
+
+    Attributes:
+        adapter_weights: Of the unmerged adapters, as decimals; empty where all are 1.
+    """
 
     condition: str
     folders: tuple[Path, ...]
     digests: tuple[str, ...]
+    adapter_weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ class _Measurement:
             for subject in wanted:
                 with self._noting(subject):
                     if subject.condition == DYNAMIC:
-                        self._score(subject, with_adapters(model, subject.folders[1:]))
+                        weights = [float(w) for w in subject.adapter_weights]
+                        self._score(subject, with_adapters(model, subject.folders[1:], weights))
                     else:
                         self._score(subject, model)
 
@@ -224,7 +230,7 @@ class _Measurement:
         return score_from(document, subject.condition, evaluation_set.name, key)
 
     def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
-        return {**evaluation_set.key, MODELS: list(subject.digests)}
+        return {**evaluation_set.key, MODELS: [*subject.digests, *subject.adapter_weights]}
 
     def _missing(self, subject: Subject) -> list[EvaluationSet]:
         return [s for s in self.sets if (subject.condition, s.name) not in self.scores]

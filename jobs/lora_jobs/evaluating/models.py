@@ -92,10 +92,15 @@ def widen_quantized_layers(model: Any) -> None:
         model.set_submodule(name, linear)
 
 
-def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
+def with_adapters(base: Any, adapters: Sequence[Path], weights: Sequence[float] = ()) -> Any:
     """The base model with the adapters unmerged, all active; `base` itself is changed.
 
     PEFT only warns of keys that it did not find a place for, and then measures the base.
+
+    Args:
+        base: What they were trained on.
+        adapters: Their folders.
+        weights: A factor of each adapter's update; empty where all are 1.
 
     Raises:
         NotApplicable: PEFT refuses an adapter, or did not take all of it.
@@ -123,7 +128,16 @@ def with_adapters(base: Any, adapters: Sequence[Path]) -> Any:
             )
     if len(names) > 1:
         model.base_model.set_adapter(names)
+    for name, weight in zip(names, weights, strict=bool(weights)):
+        _weigh(model, name, weight)
     return model.eval()
+
+
+def _weigh(model: Any, adapter: str, weight: float) -> None:
+    """PEFT's own factor of a layer's update is its scaling; the merge weighs the same."""
+    for module in model.modules():
+        if adapter in getattr(module, "scaling", {}):
+            module.scaling[adapter] *= weight
 
 
 def vocabulary_size(model: Any) -> int:

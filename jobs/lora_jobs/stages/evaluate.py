@@ -28,7 +28,7 @@ def run(context: StageContext) -> StageResult:
     parameters = EvaluateParameters.model_validate(call.parameters)
     records = _records(context, parameters)
     refuse_leaks(context, records)
-    subjects = _subjects(context)
+    subjects = _subjects(context, parameters)
     merged = next(s for s in subjects if s.condition == MERGED).folders[0]
     dtype = compute_dtype(merged)
     sets = _sets(context, records, parameters, merged, dtype)
@@ -74,7 +74,7 @@ def _records(context: StageContext, parameters: EvaluateParameters) -> list[Reco
     ]
 
 
-def _subjects(context: StageContext) -> list[Subject]:
+def _subjects(context: StageContext, parameters: EvaluateParameters) -> list[Subject]:
     parents = context.request.call.parents
     adapters = sorted(n for n in parents if n.startswith("adapter"))
     base, merged, quantized = (parents[n] for n in (BASE, MERGED, QUANTIZED))
@@ -82,7 +82,12 @@ def _subjects(context: StageContext) -> list[Subject]:
     folders = {name: context.inputs.source(name) for name in dynamic}
     return [
         Subject(BASE, (folders["base"],), (base,)),
-        Subject(DYNAMIC, tuple(folders[n] for n in dynamic), tuple(parents[n] for n in dynamic)),
+        Subject(
+            DYNAMIC,
+            tuple(folders[n] for n in dynamic),
+            tuple(parents[n] for n in dynamic),
+            parameters.adapter_weights,
+        ),
         Subject(MERGED, (context.inputs.artifact(merged),), (merged,)),
         Subject(QUANTIZED, (context.inputs.artifact(quantized),), (quantized,)),
     ]
