@@ -152,3 +152,19 @@ def test_documents_of_equal_size_all_count(documents: int, size: int) -> None:
 
 def test_one_long_document_counts_for_little_more_than_itself() -> None:
     assert effective_documents([10_000, *[10] * 50]) == pytest.approx(1.1, abs=0.01)
+
+
+def test_of_four_candidates_at_the_margin_one_passes_in_2_5_of_100() -> None:
+    # As `line.walk` does: the first that is not Failed on one half is judged once on the other.
+    passed = []
+    for seed in range(RUNS):
+        rng = np.random.default_rng([9, seed])
+        sizes = skewed_sizes(rng, 120)
+        candidates = [NOISES["normal"](rng, sizes) for _ in range(4)]
+        halves = [
+            [ratio_of_sums(list(c[half::2]), list(sizes[half::2])).bounds for half in (0, 1)]
+            for c in candidates
+        ]
+        chosen = next((h for h in halves if h[0] is not None and h[0][0] <= 0), None)
+        passed.append(chosen is not None and chosen[1] is not None and chosen[1][1] < 0)
+    assert np.mean(passed) <= 0.025 + 2.6 * math.sqrt(0.025 * 0.975 / RUNS)
