@@ -1,5 +1,10 @@
 """Judging measurements against gates. Pure; a missing or unlike number never passes.
 
+A gate passes when the whole 95 % interval of what it looks at keeps the limit (2.5 % one-sided),
+fails when the whole breaks it, and is Inconclusive else. Every enforced gate must pass, so no
+correction for their number is needed: a bad model passes all only if it passes the gate that it
+should fail.
+
 Measurements are decimal strings by metric and condition:
 
     {"Perplexity/task": {"base": "31.2", "merged": "18.4", "quantized": "18.9"}, ...}
@@ -9,13 +14,25 @@ Conditions: base (the base model), dynamic (base with the adapter unmerged), mer
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from typing import NamedTuple
 
 from lora_api.base import ApiModel
 from lora_api.digests import digest_of
+from lora_api.estimates import (
+    GAIN_RETAINED,
+    MIN_BLOCKS,
+    MIN_EFFECTIVE_DOCUMENTS,
+    Estimate,
+    Part,
+    comparison,
+    estimate,
+    exactly,
+    finite,
+)
+from lora_api.estimates import MissingMeasurement as MissingMeasurement
 from lora_api.gatespec import GateMode, Gates
 
 Measurements = dict[str, dict[str, str]]
@@ -65,6 +82,8 @@ class GateResult(ApiModel):
 
     name: str
     observed: str = ""
+    interval: str = ""
+    """95 %, e.g. `[+0.8%, +1.4%]`; empty for what is exact."""
     limit: str
     mode: GateMode
     verdict: Verdict
@@ -101,10 +120,10 @@ class Judgement(ApiModel):
 
 
 class _Observation(NamedTuple):
-    """What a gate looks at: a fraction, and whether it is within the limit."""
+    """What a gate looks at, and what came of it."""
 
-    fraction: Fraction
-    passes: bool
+    seen: Estimate | None
+    verdict: Verdict
     message: str = ""
     recipe_can_help: bool = True
 
@@ -117,10 +136,6 @@ class _Gate(NamedTuple):
     inapplicable: str = ""
 
 
-class MissingMeasurement(Exception):
-    """A number that a gate needs is absent, not finite or not positive."""
-
-
 def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition: str) -> Fraction:
     """One finite, positive measurement, exact: a number at its limit must not fail by rounding.
 
@@ -131,12 +146,11 @@ def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition
     if text is None:
         raise MissingMeasurement(f"{metric} of {condition} was not measured")
     try:
-        # As a float first: the exact fraction of 1e999999999 would fill the memory.
-        value = float(text)
-        if math.isfinite(value) and value > 0:
-            return Fraction(Decimal(text))
-    except (ValueError, InvalidOperation):
+        value = finite(text)
+    except ValueError:
         raise MissingMeasurement(f"{metric} of {condition} is not a number: {text!r}") from None
+    if value > 0:
+        return value
     raise MissingMeasurement(f"{metric} of {condition} is {text}")
 
 
@@ -150,66 +164,138 @@ def signed_percent(fraction: Fraction) -> str:
     return f"{float(fraction) * 100:+.1f}%"
 
 
-def _change(measurements: Measurements, metric: str, against: str) -> Fraction:
-    return number(measurements, metric, QUANTIZED) / number(measurements, metric, against) - 1
+def _at_most(seen: Estimate, limit: Fraction, part: Part) -> _Observation:
+    return _decided(seen, limit, part, is_good=seen.value <= limit, is_ceiling=True)
 
 
-def _rises_by_at_most(m: Measurements, metric: str, against: str, limit: str) -> _Observation:
-    change = _change(m, metric, against)
-    return _Observation(change, change <= percent(limit))
+def _at_least(seen: Estimate, limit: Fraction, part: Part) -> _Observation:
+    return _decided(seen, limit, part, is_good=seen.value >= limit, is_ceiling=False)
 
 
-def _falls_by_at_most(m: Measurements, metric: str, against: str, limit: str) -> _Observation:
-    change = _change(m, metric, against)
-    return _Observation(change, -change <= percent(limit))
+def _decided(
+    seen: Estimate, limit: Fraction, part: Part, is_good: bool, is_ceiling: bool
+) -> _Observation:
+    """Passed, Failed or Inconclusive, by where the interval lies."""
+    lower, upper = seen.lower, seen.upper
+    if too_little := _too_little(seen, part):
+        return _Observation(seen, Verdict.INCONCLUSIVE, too_little)
+    assert lower is not None and upper is not None  # noqa: PT018 - else there is too little
+    keeps = upper <= limit if is_ceiling else lower >= limit
+    breaks = lower > limit if is_ceiling else upper < limit
+    if keeps or breaks:
+        return _Observation(seen, Verdict.PASSED if keeps else Verdict.FAILED)
+    reaching = upper - seen.value if is_good == is_ceiling else seen.value - lower
+    return _Observation(seen, Verdict.INCONCLUSIVE, _what_decides(seen, limit, reaching, part))
 
 
-def _falls_by_at_least(m: Measurements, metric: str, against: str, limit: str) -> _Observation:
-    change = _change(m, metric, against)
-    return _Observation(change, -change >= percent(limit))
+def _too_little(seen: Estimate, part: Part) -> str:
+    """What is missing before an interval can be judged by; empty when nothing is."""
+    is_exact = not seen.documents and not seen.blocks
+    if is_exact:
+        return ""
+    if seen.blocks:
+        if seen.blocks >= MIN_BLOCKS and seen.lower is not None:
+            return ""
+        return (
+            f"{seen.blocks} of the {MIN_BLOCKS} blocks that a judgement needs were run; "
+            "a longer benchmark.maxDuration gives more"
+        )
+    if seen.effective_documents < MIN_EFFECTIVE_DOCUMENTS:
+        share = MIN_EFFECTIVE_DOCUMENTS / max(seen.effective_documents, Fraction(1))
+        missing = (math.ceil(seen.documents * share) - seen.documents) * _parts(part)
+        return (
+            f"{float(seen.effective_documents):.1f} of the {MIN_EFFECTIVE_DOCUMENTS} effective "
+            f"documents that a judgement needs are there{_where(part)}: "
+            f"add about {missing} like these"
+        )
+    if seen.lower is None:
+        return f"the difference lies in too few of {seen.documents} documents to tell: add others"
+    return ""
 
 
-def _gain_retained(m: Measurements, limit: str) -> _Observation:
-    base, merged = number(m, TASK_NLL, BASE), number(m, TASK_NLL, MERGED)
-    quantized = number(m, TASK_NLL, QUANTIZED)
-    gain = base - merged
-    if gain <= 0:
+def _what_decides(seen: Estimate, limit: Fraction, reaching: Fraction, part: Part) -> str:
+    """How much measuring would bring the interval to one side, if the value stays.
+
+    Args:
+        seen: What was estimated.
+        limit: Within its interval.
+        reaching: From the value to the bound that lies beyond the limit.
+        part: What the documents are of.
+    """
+    distance = abs(limit - seen.value)
+    told = "the interval holds the limit; "
+    if seen.blocks:
+        relative = max(limit, seen.value) / min(limit, seen.value) - 1
+        tenths = math.floor(relative * 1000)
+        if not tenths:
+            return f"{told}the value is at the limit: no benchmark.precision decides"
+        return f"{told}a benchmark.precision of {tenths / 10:g}% decides if the value stays"
+    if not distance:
+        return f"{told}the value is at the limit: no number of documents decides"
+    # The width of an interval falls with the square root of the number of documents.
+    needed = math.ceil(seen.documents * (reaching / distance) ** 2) * _parts(part)
+    return f"{told}about {needed} documents{_where(part)} decide if the value stays"
+
+
+def _parts(part: Part) -> int:
+    return 1 if part is Part.ALL else 2
+
+
+def _where(part: Part) -> str:
+    return "" if part is Part.ALL else f" (in the whole set; half of it is for {part.value})"
+
+
+def _gain_retained(m: Measurements, limit: str, part: Part) -> _Observation:
+    gain = estimate(m, comparison(TASK_PERPLEXITY, BASE, MERGED, part))
+    helps = _at_least(gain, Fraction(1), part)
+    if helps.verdict is Verdict.FAILED:
         return _Observation(
-            Fraction(0),
-            passes=False,
+            exactly(Fraction(0)),
+            Verdict.FAILED,
             message="the adapter does not help on the task set: merged is not better than base; "
             "is it the right adapter, and is the set from its task?",
             recipe_can_help=False,
         )
-    retained = (base - quantized) / gain
-    return _Observation(retained, retained >= percent(limit))
+    if too_little := _too_little(gain, part):
+        return _Observation(None, Verdict.INCONCLUSIVE, too_little)
+    if helps.verdict is Verdict.INCONCLUSIVE or gain.lower == 1:
+        why = helps.message or "it is too small"
+        raise MissingMeasurement(f"the gain of the adapter cannot be told from none: {why}")
+    retained = estimate(m, comparison(GAIN_RETAINED, QUANTIZED, MERGED, part))
+    return _at_least(retained, percent(limit), part)
 
 
-def _quality_gates(gates: Gates, m: Measurements) -> list[_Gate]:
+def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
     g = gates
+    task = comparison(TASK_PERPLEXITY, QUANTIZED, MERGED, part)
+    general = comparison(GENERAL_PERPLEXITY, QUANTIZED, MERGED, part)
     no_general = "" if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
     return [
         _Gate("taskQuality", f"<= +{g.task_quality.max_increase}", g.task_quality.mode,
-              lambda: _rises_by_at_most(m, TASK_PERPLEXITY, MERGED, g.task_quality.max_increase)),
+              lambda: _at_most(
+                  estimate(m, task), 1 + percent(g.task_quality.max_increase), part)),
         _Gate("gainRetained", f">= {g.gain_retained.min}", g.gain_retained.mode,
-              lambda: _gain_retained(m, g.gain_retained.min)),
+              lambda: _gain_retained(m, g.gain_retained.min, part)),
         _Gate("generalQuality", f"<= +{g.general_quality.max_increase}", g.general_quality.mode,
-              lambda: _rises_by_at_most(
-                  m, GENERAL_PERPLEXITY, MERGED, g.general_quality.max_increase),
+              lambda: _at_most(
+                  estimate(m, general), 1 + percent(g.general_quality.max_increase), part),
               no_general),
         _Gate("weightsSize", f"<= -{g.weights_size.min_decrease}", g.weights_size.mode,
-              lambda: _falls_by_at_least(m, WEIGHTS_BYTES, BASE, g.weights_size.min_decrease)),
+              lambda: _at_most(
+                  exactly(number(m, WEIGHTS_BYTES, QUANTIZED) / number(m, WEIGHTS_BYTES, BASE)),
+                  1 - percent(g.weights_size.min_decrease), part)),
     ]  # fmt: skip
 
 
 def _speed_gates(gates: Gates, m: Measurements) -> list[_Gate]:
     speed, first = gates.decode_speed, gates.first_token
+    tokens = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), QUANTIZED, BASE)
+    ttft = comparison(at_concurrency(TTFT_P50, 1), QUANTIZED, BASE)
     return [
         _Gate("decodeSpeed", f">= -{speed.max_decrease}", speed.mode,
-              lambda: _falls_by_at_most(
-                  m, at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), BASE, speed.max_decrease)),
+              lambda: _at_least(estimate(m, tokens), 1 - percent(speed.max_decrease), Part.ALL)),
         _Gate("firstToken", f"<= +{first.max_increase}", first.mode,
-              lambda: _rises_by_at_most(m, at_concurrency(TTFT_P50, 1), BASE, first.max_increase)),
+              lambda: _at_most(estimate(m, ttft), 1 + percent(first.max_increase), Part.ALL)),
     ]  # fmt: skip
 
 
@@ -220,18 +306,35 @@ def _judge_one(gate: _Gate) -> GateResult:
             update={"verdict": Verdict.NOT_APPLICABLE, "message": gate.inapplicable}
         )
     try:
-        seen = gate.observe()
+        found = gate.observe()
     except MissingMeasurement as missing:
         return result.model_copy(update={"message": str(missing)})
-    observed = signed_percent(seen.fraction)
+    show = _share if gate.name == "gainRetained" else change_of
     return result.model_copy(
         update={
-            "observed": observed.lstrip("+") if gate.name == "gainRetained" else observed,
-            "verdict": Verdict.PASSED if seen.passes else Verdict.FAILED,
-            "message": seen.message,
-            "recipe_can_help": seen.recipe_can_help,
+            "observed": show(found.seen.value) if found.seen else "",
+            "interval": interval_text(found.seen, show) if found.seen else "",
+            "verdict": found.verdict,
+            "message": found.message,
+            "recipe_can_help": found.recipe_can_help,
         }
     )
+
+
+def change_of(ratio: Fraction) -> str:
+    """A ratio as the change that people read: `+1.1%` for 1.011."""
+    return signed_percent(ratio - 1)
+
+
+def _share(fraction: Fraction) -> str:
+    return signed_percent(fraction).lstrip("+")
+
+
+def interval_text(seen: Estimate, show: Callable[[Fraction], str] = change_of) -> str:
+    """`[+0.8%, +1.4%]`; empty for what is exact or has no interval."""
+    if seen.lower is None or seen.upper is None or not (seen.documents or seen.blocks):
+        return ""
+    return f"[{show(seen.lower)}, {show(seen.upper)}]"
 
 
 def _overall(results: Iterable[GateResult]) -> Verdict:
@@ -246,14 +349,14 @@ def _judge(gates: list[_Gate]) -> Judgement:
     return Judgement(verdict=_overall(results), gates=results)
 
 
-def judge_quality(gates: Gates, measurements: Measurements) -> Judgement:
-    """Judge what `evaluate` measured: quality and weight bytes."""
-    return _judge(_quality_gates(gates, measurements))
+def judge_quality(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
+    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes."""
+    return _judge(_quality_gates(gates, measurements, part))
 
 
-def judge(gates: Gates, measurements: Measurements) -> Judgement:
+def judge(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
     """Judge all gates over the rows of `evaluate` and `benchmark` together."""
-    return _judge(_quality_gates(gates, measurements) + _speed_gates(gates, measurements))
+    return _judge(_quality_gates(gates, measurements, part) + _speed_gates(gates, measurements))
 
 
 def gates_hash(gates: Gates) -> str:

@@ -6,8 +6,10 @@ the local run with both: all three see the same next step, because it is the sam
     merge -> (quantize -> evaluate)* -> benchmark -> judge
 
 Quality decides the candidate: the next recipe is tried only when a quality gate that a recipe can
-change has Failed. Speed is measured for the chosen one only, and not at all for one that is
-rejected on quality: that would be accelerator time spent on a model that cannot serve.
+change has Failed. With more than one recipe they are chosen on one half of the evaluation documents
+and the chosen one is judged, once, on the other: the best of several is lucky on what chose it.
+Speed is measured for the chosen one only, and not at all for one that is rejected on quality: that
+would be accelerator time spent on a model that cannot serve.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_api.digests import digest_of, short
+from lora_api.estimates import Part
 from lora_api.gates import Judgement, Measurements, Verdict, judge, judge_quality
 from lora_api.jobcontract import STAGE_VERSIONS, Release, Stage, StageCall, StageResult
 from lora_api.parameters import (
@@ -143,6 +146,7 @@ class _Walk:
         self.done: list[tuple[StageCall, StageResult]] = []
         self.candidate = DEFAULT_CANDIDATE
         self.quality: Judgement | None = None
+        self.judged_on = Part.ALL
         self.measurements: Measurements = {}
 
     def line(self) -> Line:
@@ -160,7 +164,7 @@ class _Walk:
         except _Missing as missing:
             return self._so_far(missing=missing.call)
         self.measurements = self.measurements | speed.measurements
-        judgement = judge(self.spec.gates, self.measurements)
+        judgement = judge(self.spec.gates, self.measurements, self.judged_on)
         if judgement.verdict is not Verdict.PASSED:
             return self._so_far(judgement=judgement)
         release = release_of(self.spec, self.name, self.image, models["quantized"])
@@ -171,17 +175,27 @@ class _Walk:
         protocol = EvaluateParameters.of(self.spec).to_hashed()
         sets = self._pinned("task", "general")
         inputs = self._pinned("calibration") | {"merged": models["merged"]}
-        digest = ""
-        for recipe in recipes(self.spec):
+        tried = list(recipes(self.spec))
+        chosen_on = Part.SELECTION if len(tried) > 1 else Part.ALL
+        digest, quality = "", None
+        for recipe in tried:
             self.candidate = recipe.name
             parameters = QuantizeParameters.of(self.spec, recipe.gptq).to_hashed()
             digest = self._result(Stage.QUANTIZE, inputs, parameters).digest
             parents = {**models, **sets, "quantized": digest}
             self.measurements = self._result(Stage.EVALUATE, parents, protocol).measurements
-            self.quality = judge_quality(self.spec.gates, self.measurements)
-            if not _another_recipe_may_help(self.quality):
+            quality = self._judged_quality(chosen_on)
+            if not _another_recipe_may_help(quality):
                 break
+        assert quality is not None  # there is always the default recipe
+        if chosen_on is Part.SELECTION and quality.verdict is not Verdict.FAILED:
+            self._judged_quality(Part.CONFIRMATION)
         return digest
+
+    def _judged_quality(self, part: Part) -> Judgement:
+        self.judged_on = part
+        self.quality = judge_quality(self.spec.gates, self.measurements, part)
+        return self.quality
 
     def _result(
         self, stage: Stage, parents: Mapping[str, str], parameters: dict[str, Any]
@@ -220,5 +234,6 @@ class _Walk:
 
 
 def _another_recipe_may_help(quality: Judgement) -> bool:
-    failed = quality.failed
-    return bool(failed) and all(g.verdict is Verdict.FAILED and g.recipe_can_help for g in failed)
+    """Whether quality has Failed, and all that Failed can be cured by another recipe."""
+    failed = [g for g in quality.failed if g.verdict is Verdict.FAILED]
+    return quality.verdict is Verdict.FAILED and all(g.recipe_can_help for g in failed)

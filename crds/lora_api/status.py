@@ -116,6 +116,8 @@ class GateStatus(ApiModel):
 
     name: Word
     observed: Word = ""
+    interval: Word = ""
+    """95 %, e.g. `[+0.8%, +1.4%]`; empty for what is exact."""
     limit: Word
     mode: GateMode
     verdict: Verdict

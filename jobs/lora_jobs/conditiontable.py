@@ -7,6 +7,7 @@ measured is `-`, never a guess.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from lora_api.estimates import comparison, estimate, is_comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -19,6 +20,7 @@ from lora_api.gates import (
     TTFT_P50,
     WEIGHTS_BYTES,
     MissingMeasurement,
+    interval_text,
     number,
     signed_percent,
 )
@@ -28,11 +30,15 @@ _Rows = Mapping[str, Mapping[str, str]]
 
 
 class Row(NamedTuple):
-    """One metric: its label, a text for each of `CONDITIONS`, and quantized against base."""
+    """One metric: its label, a text for each of `CONDITIONS`, and quantized against base.
+
+    `interval` is the 95 % interval of the change, empty for what is exact or has none.
+    """
 
     label: str
     cells: tuple[str, ...]
     change: str
+    interval: str
 
 
 class _Metric(NamedTuple):
@@ -65,12 +71,14 @@ def condition_rows(measurements: _Rows) -> list[Row]:
     rows = []
     for metric, (label, show) in _METRICS.items():
         keys = sorted(
-            (k for k in measurements if k.partition("@")[0] == metric), key=_concurrency
+            (k for k in measurements if k.partition("@")[0] == metric and not is_comparison(k)),
+            key=_concurrency,
         ) or [metric] * (metric in _ALWAYS)
         for key in keys:
             at = f" at concurrency {_concurrency(key)}" if "@" in key else ""
             cells = tuple(_cell(measurements, key, condition, show) for condition in CONDITIONS)
-            rows.append(Row(label + at, cells, _change(measurements, key)))
+            change, interval = _change(measurements, key), _interval(measurements, key)
+            rows.append(Row(label + at, cells, change, interval))
     return rows
 
 
@@ -87,6 +95,13 @@ def _change(measurements: _Rows, key: str) -> str:
     except MissingMeasurement:
         return NOT_MEASURED
     return signed_percent(ratio - 1)
+
+
+def _interval(measurements: _Rows, key: str) -> str:
+    try:
+        return interval_text(estimate(measurements, comparison(key, QUANTIZED, BASE)))
+    except MissingMeasurement:
+        return ""
 
 
 def _concurrency(key: str) -> int:

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     SpinnerColumn,
@@ -115,13 +116,13 @@ def _conditions_table(outcome: Outcome) -> Table:
 
 def _gates_table(judgement: Judgement) -> Table:
     table = Table(title="Gates")
-    for column in ("gate", "observed", "limit", "mode", "verdict", ""):
+    for column in ("gate", "observed", "95 % interval", "limit", "mode", "verdict", ""):
         table.add_column(column)
     for gate in judgement.gates:
         style = _STYLES[gate.verdict]
         table.add_row(
-            gate.name, gate.observed or "-", gate.limit, gate.mode, f"[{style}]{gate.verdict}[/]",
-            gate.message,
+            gate.name, gate.observed or "-", escape(gate.interval), gate.limit, gate.mode,
+            f"[{style}]{gate.verdict}[/]", gate.message,
         )  # fmt: skip
     return table
 

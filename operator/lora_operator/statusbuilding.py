@@ -1,6 +1,7 @@
 """The status of one look: everything but the conditions is arranged here from what was found."""
 
 from lora_api.conditions import ConditionType
+from lora_api.estimates import is_comparison
 from lora_api.gates import (
     BASE,
     DYNAMIC,
@@ -139,11 +140,13 @@ def _benchmark(view: View, run: Run) -> BenchmarkStatus | None:
             quantized=by_condition.get(QUANTIZED, ""),
         )
         for metric, by_condition in sorted(run.line.measurements.items())
+        if not is_comparison(metric)
     ]
     gates = [
         GateStatus(
             name=g.name,
             observed=g.observed,
+            interval=g.interval,
             limit=g.limit,
             mode=g.mode,
             verdict=g.verdict,

@@ -258,7 +258,9 @@ def _rejection_message(judgement: Judgement) -> str:
 
 
 def _gate_line(gate: GateResult) -> str:
-    seen = f"{gate.observed} (limit {gate.limit})" if gate.observed else f"limit {gate.limit}"
+    limit = f"limit {gate.limit}"
+    observed = f"{gate.observed} {gate.interval}".strip()
+    seen = f"{observed} ({limit})" if observed else limit
     why = f": {gate.message}" if gate.message else ""
     return f"{gate.name} {gate.verdict} {seen}{why}"
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from builders import measurements
 from lora_api.digests import digest_of
-from lora_api.gates import Measurements
 from lora_api.jobcontract import (
     REQUEST_ENV,
     WORKING_STAGES,
@@ -113,13 +112,6 @@ class CannedStages:
     def _work(self, call: StageCall) -> dict[str, Any]:
         if call.stage in (Stage.MERGE, Stage.QUANTIZE):
             return {"digest": digest_of([call.stage.value, call.input_hash])}
-        quality, speed = measurements()
-        if call.stage is Stage.BENCHMARK:
-            return {"measurements": speed}
-        return {"measurements": self._judged(quality, call)}
-
-    def _judged(self, quality: Measurements, call: StageCall) -> Measurements:
         adapter = self.uris.get(call.parents.get("adapter0", ""), "")
-        if adapter.endswith(BAD_ADAPTER):
-            quality["Perplexity/task"]["quantized"] = "99"
-        return quality
+        quality, speed = measurements(task_ratio=13.4 if adapter.endswith(BAD_ADAPTER) else 1.01)
+        return {"measurements": speed if call.stage is Stage.BENCHMARK else quality}

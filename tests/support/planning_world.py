@@ -394,15 +394,12 @@ class World:
         )  # fmt: skip
 
     def _measured(self, call: StageCall) -> Measurements:
-        quality, speed = measurements()
         if call.stage is Stage.BENCHMARK:
-            return speed
+            return measurements()[1]
         if call.stage is not Stage.EVALUATE:
             return {}
         worse = self.task_quality.get(self.group_sizes[call.parents["quantized"]], 1.01)
-        merged = float(quality["Perplexity/task"]["merged"])
-        quality["Perplexity/task"]["quantized"] = str(merged * worse)
-        return quality
+        return measurements(task_ratio=worse)[0]
 
     def _resolved(self, request: StageRequest) -> Outcome:
         assert request.spec is not None

@@ -9,11 +9,12 @@ import math
 import random
 from collections.abc import Sequence
 
+from lora_api.estimates import MIN_BLOCKS
 from lora_api.gates import BASE, QUANTIZED
-from lora_jobs.benchmarking.metrics import Interval
+from lora_jobs.intervals.blocks import BlockRatio
 
-MIN_BLOCKS = 2
 MAX_BLOCKS = 40
+BLOCKS_WITHOUT_PAIR = 2
 
 
 def compared(conditions: Sequence[str]) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def block_order(conditions: Sequence[str], block: int, seed: int) -> list[str]:
     return members
 
 
-def is_precise(intervals: Sequence[Interval], precision: float) -> bool:
+def is_precise(intervals: Sequence[BlockRatio], precision: float) -> bool:
     """Whether every interval's half-width is within `precision`, a fraction."""
     return bool(intervals) and all(i.half_width <= precision for i in intervals)
 
@@ -39,13 +40,13 @@ def is_enough(
     elapsed_seconds: float,
     block_seconds: float,
     max_duration_seconds: float,
-    intervals: Sequence[Interval],
+    intervals: Sequence[BlockRatio],
     precision: float,
 ) -> bool:
     """Whether to stop after `blocks` blocks: precise, or another would take too long.
 
-    The limit of a gate plays no part in it. Without a pair to compare there is no interval, and the
-    minimum is enough.
+    The limit of a gate plays no part in it. Without a pair to compare there is no interval, and two
+    blocks are enough.
 
     Args:
         blocks: Finished blocks.
@@ -57,9 +58,9 @@ def is_enough(
     """
     if elapsed_seconds + block_seconds > max_duration_seconds or blocks >= MAX_BLOCKS:
         return True
-    if blocks < MIN_BLOCKS:
-        return False
-    return not intervals or is_precise(intervals, precision)
+    if not intervals:
+        return blocks >= BLOCKS_WITHOUT_PAIR
+    return blocks >= MIN_BLOCKS and is_precise(intervals, precision)
 
 
 def blocks_that_fit(left_seconds: float, block_seconds: float) -> int:

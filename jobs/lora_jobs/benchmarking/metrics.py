@@ -17,7 +17,7 @@ gets no turn while it computes. Such timestamps say nothing about single tokens:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 SHORT_GAP_SHARE_OF_MEAN = 0.05
 MAX_SHARE_OF_SHORT_GAPS = 0.6
@@ -142,37 +142,6 @@ def speed_of(traces: Sequence[RequestTrace]) -> Speed:
 def geometric_mean(values: Sequence[float]) -> float:
     """Exp of the mean logarithm of positive values."""
     return math.exp(fmean(math.log(value) for value in values))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A ratio and the half-width of its 95 % interval: 1.10 and 0.05 for +10 % +- 5 %.
-
-    Attributes:
-        half_width: Infinite for a single block.
-    """
-
-    ratio: float
-    half_width: float
-    blocks: int
-
-
-def ratio_interval(candidate: Sequence[float], baseline: Sequence[float]) -> Interval:
-    """Ratio and t interval (df = blocks - 1) from paired block log-ratios.
-
-    Args:
-        candidate: One positive number a block.
-        baseline: The same blocks.
-    """
-    from scipy.stats import t  # half a second to import; only here
-
-    logs = [math.log(c / b) for c, b in zip(candidate, baseline, strict=True)]
-    blocks = len(logs)
-    half_width = math.inf
-    if blocks > 1:
-        quantile = float(t.ppf(0.975, blocks - 1))
-        half_width = math.expm1(min(quantile * stdev(logs) / math.sqrt(blocks), 700.0))
-    return Interval(math.exp(fmean(logs)), half_width, blocks)
 
 
 def decimal_text(value: float) -> str:

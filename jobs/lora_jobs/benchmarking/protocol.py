@@ -14,7 +14,6 @@ from lora_api.gates import BASE, DYNAMIC, QUANTIZED
 from lora_api.jobcontract import Progress, Reason
 from lora_api.parameters import BenchmarkParameters
 from lora_jobs.benchmarking.blocks import (
-    MIN_BLOCKS,
     block_order,
     blocks_that_fit,
     compared,
@@ -30,6 +29,8 @@ from lora_jobs.errors import Refused
 
 QUESTIONS = 10
 QUESTION_TOKENS = 24
+ANSWER_ROUNDS = 2
+"""How often the first quantized process is asked each question: do its answers repeat?"""
 
 Measure = Callable[[Condition, int, int, Work, Path], ProcessRun]
 
@@ -89,7 +90,7 @@ def benchmark(
             clock() - began,
             _block_seconds(run, order),
             limits.max_duration_seconds,
-            [i for _, i in intervals_of(run)],
+            list(intervals_of(run).values()),
             limits.precision,
         )
     _report(progress, run, 0, f"{block} blocks")
@@ -128,7 +129,8 @@ def _add(
     """One process more; a dynamic adapter may be refused by the engine, the others may not."""
     first_quantized = condition.name == QUANTIZED and block == 0
     try:
-        process = measure(condition, block, MIN_BLOCKS if first_quantized else 1, work, folder)
+        rounds = ANSWER_ROUNDS if first_quantized else 1
+        process = measure(condition, block, rounds, work, folder)
     except NotApplicable as reason:
         run.not_applicable[condition.name] = str(reason)
     except EngineDied as reason:

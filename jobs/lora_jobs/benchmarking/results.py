@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lora_api.estimates import comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -25,17 +26,17 @@ from lora_api.runtimes import NO_ACCELERATOR
 from lora_jobs.benchmarking.expectations import Expectation, Expectations, expectation_of
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
 from lora_jobs.benchmarking.metrics import (
-    Interval,
     RequestTrace,
     Speed,
     decimal_text,
     geometric_mean,
-    ratio_interval,
     speed_of,
 )
 from lora_jobs.benchmarking.prompts import prompts_hash
+from lora_jobs.intervals.blocks import BlockRatio, block_ratio
+from lora_jobs.intervals.rows import over_blocks
 
-SAMPLES_SCHEMA = 1
+SAMPLES_SCHEMA = 2
 INACTIVE_ADAPTER = "the engine answered as the base without the adapter: it does not apply it"
 
 
@@ -68,7 +69,7 @@ class BenchmarkRun:
 
 
 def measurements_of(run: BenchmarkRun) -> Measurements:
-    """Rows by metric and condition, four significant digits.
+    """Rows by metric and condition, four significant digits; and quantized against base.
 
     Peak memory is of the engine's processes in the machine's main memory; on an accelerator that
     says nothing of the device, so there is no such row.
@@ -82,20 +83,23 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
         peaks = [p.peak_memory_bytes for p in run.of(condition)]
         if run.parameters.accelerator == NO_ACCELERATOR and min(peaks) > 0:
             rows.setdefault(PEAK_MEMORY_BYTES, {})[condition] = str(max(peaks))
+    for metric, found in intervals_of(run).items():
+        if compared := over_blocks(found):
+            rows[comparison(metric, QUANTIZED, BASE)] = compared
     return rows
 
 
-def intervals_of(run: BenchmarkRun) -> list[tuple[str, Interval]]:
+def intervals_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
     """Quantized against base for every timing metric, over the blocks that have both."""
-    found = []
+    found = {}
     for concurrency in run.parameters.concurrency:
         quantized = _block_values(run, QUANTIZED, concurrency)
         base = _block_values(run, BASE, concurrency)
-        for metric in quantized.keys() & base.keys():
+        for metric in sorted(quantized.keys() & base.keys()):
             pairs = min(len(quantized[metric]), len(base[metric]))
-            interval = ratio_interval(quantized[metric][:pairs], base[metric][:pairs])
-            found.append((at_concurrency(metric, concurrency), interval))
-    return sorted(found)
+            ratio = block_ratio(quantized[metric][:pairs], base[metric][:pairs])
+            found[at_concurrency(metric, concurrency)] = ratio
+    return found
 
 
 def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> dict[str, str]:
@@ -138,11 +142,6 @@ def samples_of(
         "workload": run.parameters.to_json(),
         "prompts": prompts_hash([*run.work.prompts, *run.work.questions]),
         "environment": dict(facts),
-        "intervals": {
-            key: {"ratio": decimal_text(i.ratio), "blocks": i.blocks}
-            | ({"halfWidth": decimal_text(i.half_width)} if i.blocks > 1 else {})
-            for key, i in intervals_of(run)
-        },
         "notApplicable": run.not_applicable,
         "processes": [_process_document(process) for process in run.processes],
         "expectations": expectations.to_json(),
@@ -214,7 +213,7 @@ def _precision_note(run: BenchmarkRun, precision: float) -> str:
     blocks = "1 block" if run.blocks == 1 else f"{run.blocks} blocks"
     if not intervals:
         return f"{blocks}; base and quantized were not both measured"
-    key, widest = max(intervals, key=lambda found: found[1].half_width)
+    key, widest = max(intervals.items(), key=lambda found: found[1].half_width)
     if widest.blocks < 2:
         return f"{blocks}: no interval; a longer benchmark.maxDuration gives more"
     reached = "reached" if widest.half_width <= precision else "NOT reached"

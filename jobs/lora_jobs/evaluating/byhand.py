@@ -7,10 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lora_api.estimates import is_comparison
 from lora_api.gates import BASE, CONDITIONS, DYNAMIC, MERGED, QUANTIZED, WEIGHTS_BYTES
 from lora_api.spec import LossOn
 from lora_jobs.context import ReportProgress
 from lora_jobs.datasets.records import read_records
+from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.measure import NoEntries, Subject, measure
 from lora_jobs.evaluating.scores import measurements_of
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -49,7 +51,8 @@ def evaluate_folders(
     ]
     evaluation = measure(subjects, evaluation_sets, dtype, NoEntries(), progress)
     return {
-        "measurements": measurements_of(evaluation.scores, evaluation.weights_bytes),
+        "measurements": measurements_of(evaluation.scores, evaluation.weights_bytes)
+        | comparisons_of(evaluation.scores),
         "notes": evaluation.notes
         | {
             f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"
@@ -80,7 +83,7 @@ def print_table(document: Mapping[str, Any]) -> None:
     rows: dict[str, dict[str, str]] = document["measurements"]
     table = Table(title="Quality")
     table.add_column("condition")
-    metrics = [m for m in rows if m.startswith("Perplexity/")]
+    metrics = [m for m in rows if m.startswith("Perplexity/") and not is_comparison(m)]
     for metric in metrics:
         table.add_column(f"perplexity, {metric.removeprefix('Perplexity/')}", justify="right")
     table.add_column("weights", justify="right")

@@ -3,23 +3,23 @@
 `schemaVersion` is raised when a field changes its meaning or goes; new fields may come at any time.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lora_api.estimates import GAIN_RETAINED, Estimate, comparison, estimate
 from lora_api.gates import (
     BASE,
     CONDITIONS,
     DYNAMIC,
     MERGED,
     QUANTIZED,
-    TASK_NLL,
     TASK_PERPLEXITY,
     WEIGHTS_BYTES,
     Judgement,
     Measurements,
     MissingMeasurement,
     Verdict,
-    number,
 )
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.runtimes import NO_ACCELERATOR, Runtime
@@ -27,6 +27,10 @@ from lora_jobs.conditiontable import condition_rows
 from lora_jobs.reporting.speed import speed_section
 
 SCHEMA_VERSION = 1
+HALVES = (
+    "There is more than one recipe: gates chose on one half of the evaluation documents, and are "
+    "shown as they judge the chosen one on the other half."
+)
 CPU_ONLY = (
     "Measured on CPUs: these speeds say nothing about accelerators, for which 4-bit weights are."
 )
@@ -80,9 +84,9 @@ def report_document(
         "table": [row._asdict() for row in condition_rows(measurements)],
         "attribution": attribution(measurements),
         "gates": [gate.to_json() for gate in judgement.gates],
-        "caveats": _caveats(benchmark),
+        "caveats": _caveats(benchmark, spec),
         "candidates": _candidates(done, candidate),
-        "speed": speed_section(samples or {}),
+        "speed": speed_section(samples or {}, measurements),
         "measurements": measurements,
         "stages": [_stage(call, result) for call, result in done],
         "sources": dict(sources),
@@ -97,7 +101,10 @@ def sentence(judgement: Judgement) -> str:
             return f"All enforced gates passed ({judgement.summary}): this model may serve."
         case Verdict.FAILED:
             worst = [g for g in judgement.failed if g.verdict is Verdict.FAILED]
-            said = "; ".join(f"{g.name} is {g.observed}, its limit {g.limit}" for g in worst)
+            said = "; ".join(
+                f"{g.name} is {f'{g.observed} {g.interval}'.strip()}, its limit {g.limit}"
+                for g in worst
+            )
             return f"It does not serve: {said}."
         case _:
             said = "; ".join(f"{g.name}: {g.message or g.verdict.value}" for g in judgement.failed)
@@ -105,21 +112,37 @@ def sentence(judgement: Judgement) -> str:
 
 
 def attribution(measurements: Measurements) -> str:
-    """Where the task's negative log-likelihood comes from, in nats per token; may be empty."""
+    """Where the task's negative log-likelihood comes from, in nats per token; may be empty.
+
+    All with 95 % intervals over all documents, from the ratios of perplexity: their logarithms are
+    the differences.
+    """
+    told = [
+        _nats(measurements, "the adapter gains {} nats per token", BASE, MERGED, digits=3),
+        _nats(measurements, "merging costs {}", MERGED, DYNAMIC, digits=4),
+        _nats(measurements, "4 bits cost {}", QUANTIZED, MERGED, digits=4),
+    ]
     try:
-        base, merged, quantized = (
-            float(number(measurements, TASK_NLL, c)) for c in (BASE, MERGED, QUANTIZED)
-        )
+        kept = estimate(measurements, comparison(GAIN_RETAINED, QUANTIZED, MERGED))
+        told.append(f"{_with_interval(kept, lambda v: f'{v:.1%}')} of the gain is kept")
+    except MissingMeasurement:
+        pass
+    said = [t for t in told if t]
+    return f"{', '.join(said)}." if said else ""
+
+
+def _nats(measurements: Measurements, text: str, condition: str, against: str, digits: int) -> str:
+    try:
+        ratio = estimate(measurements, comparison(TASK_PERPLEXITY, condition, against))
     except MissingMeasurement:
         return ""
-    said = [f"the adapter gains {base - merged:+.3f} nats per token"]
-    if measurements[TASK_NLL].get(DYNAMIC):
-        dynamic = float(number(measurements, TASK_NLL, DYNAMIC))
-        said.append(f"merging costs {merged - dynamic:+.4f}")
-    said.append(f"4 bits cost {quantized - merged:+.4f}")
-    if base > merged:
-        said.append(f"{(base - quantized) / (base - merged):.1%} of the gain is kept")
-    return ", ".join(said) + "."
+    return text.format(_with_interval(ratio, lambda v: f"{math.log(v):+.{digits}f}"))
+
+
+def _with_interval(seen: Estimate, show: Callable[[float], str]) -> str:
+    if seen.lower is None or seen.upper is None:
+        return show(float(seen.value))
+    return f"{show(float(seen.value))} [{show(float(seen.lower))}, {show(float(seen.upper))}]"
 
 
 def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> str:
@@ -127,8 +150,10 @@ def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> 
     return made[-1] if made else ""
 
 
-def _caveats(benchmark: Mapping[str, Any]) -> list[str]:
+def _caveats(benchmark: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
     caveats = []
+    if spec["quantization"].get("candidates"):
+        caveats.append(HALVES)
     if benchmark.get("accelerator") == NO_ACCELERATOR:
         caveats.append(CPU_ONLY)
     if benchmark.get("runtime") == Runtime.TRANSFORMERS and max(_concurrencies(benchmark)) > 1:

@@ -31,5 +31,5 @@ def to_html(document: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("template.html.j2")
-    gates = [{"observed": "", "message": ""} | gate for gate in document["gates"]]
+    gates = [{"observed": "", "interval": "", "message": ""} | gate for gate in document["gates"]]
     return template.render({**document, "gates": gates, "apiVersion": API_VERSION, "kind": KIND})

@@ -6,6 +6,9 @@ The record is `lora_jobs.benchmarking.results.samples_of`: blocks, arrivals, env
 from collections.abc import Mapping
 from typing import Any
 
+from lora_api.estimates import estimate
+from lora_api.gates import BASE, QUANTIZED, Measurements, change_of, interval_text
+
 _FACTS = {
     "device": "device",
     "cpu": "processor",
@@ -19,7 +22,7 @@ _FACTS = {
 }
 
 
-def speed_section(samples: Mapping[str, Any]) -> dict[str, Any]:
+def speed_section(samples: Mapping[str, Any], measurements: Measurements) -> dict[str, Any]:
     """What the report says of the measurement; empty when there was none."""
     if not samples:
         return {}
@@ -37,29 +40,29 @@ def speed_section(samples: Mapping[str, Any]) -> dict[str, Any]:
         "blocks": len({p["block"] for p in processes}),
         "processes": len(processes),
         "prompts": samples["prompts"],
-        "intervals": [_interval(key, found) for key, found in samples["intervals"].items()],
+        "intervals": _intervals(measurements),
         "missing": samples["notApplicable"] | _invalid(processes),
         "commands": {p["condition"]: " ".join(p["argv"]) for p in processes},
         "repeatableAnswers": len(samples["expectations"].get("prompts", [])),
     }
 
 
-def _interval(metric: str, found: Mapping[str, Any]) -> dict[str, str]:
-    ratio = float(found["ratio"])
-    low = high = ""
-    if "halfWidth" in found:
-        widening = 1 + float(found["halfWidth"])
-        low, high = _signed(ratio / widening), _signed(ratio * widening)
-    return {
-        "metric": metric,
-        "change": _signed(ratio),
-        "interval": f"[{low}, {high}]" if low else "none: one block",
-        "blocks": str(found["blocks"]),
-    }
-
-
-def _signed(ratio: float) -> str:
-    return f"{(ratio - 1) * 100:+.1f}%"
+def _intervals(measurements: Measurements) -> list[dict[str, str]]:
+    """Every timing metric, quantized against base."""
+    found = []
+    for key in measurements:
+        metric, _, pair = key.partition(":")
+        if pair == f"{QUANTIZED}/{BASE}" and "@" in metric:
+            ratio = estimate(measurements, key)
+            found.append(
+                {
+                    "metric": metric,
+                    "change": change_of(ratio.value),
+                    "interval": interval_text(ratio) or "none: one block",
+                    "blocks": str(ratio.blocks),
+                }
+            )
+    return found
 
 
 def _invalid(processes: list[Mapping[str, Any]]) -> dict[str, str]:

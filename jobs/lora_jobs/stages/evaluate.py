@@ -10,6 +10,7 @@ from lora_api.spec import LossOn
 from lora_jobs.context import StageContext
 from lora_jobs.datasets.overlap import refuse_overlap
 from lora_jobs.datasets.records import RecordSet, read_records
+from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.measure import EvaluationSet, Subject, measure
 from lora_jobs.evaluating.scores import Score, measurements_of
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -40,7 +41,8 @@ def run(context: StageContext) -> StageResult:
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,
-        measurements=measurements_of(evaluation.scores, evaluation.weights_bytes),
+        measurements=measurements_of(evaluation.scores, evaluation.weights_bytes)
+        | comparisons_of(evaluation.scores),
         notes=notes | {"reusedScores": f"{evaluation.reused} of {len(evaluation.scores)}"},
         message=_headline(evaluation.scores),
         accelerator_seconds=round(evaluation.accelerator_seconds),

@@ -12,11 +12,7 @@ from lora_jobs.context import StageContext
 def run(context: StageContext) -> StageResult:
     """The group size is read from the quantized artifact."""
     began(context)
-    quality, _ = measurements()
     folder = context.inputs.artifact(context.request.call.parents["quantized"])
     group_size = json.loads((folder / "config.json").read_text())["parameters"]["groupSize"]
-    if group_size > 32:
-        worse = float(os.environ.get("FAKE_STAGES_WORSE", "1"))
-        perplexity = float(quality["Perplexity/task"]["quantized"]) * worse
-        quality["Perplexity/task"]["quantized"] = str(perplexity)
-    return measured(context, quality)
+    worse = float(os.environ.get("FAKE_STAGES_WORSE", "1")) if group_size > 32 else 1
+    return measured(context, measurements(task_ratio=1.01 * worse)[0])

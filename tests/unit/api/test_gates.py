@@ -1,18 +1,20 @@
-"""The gates: which numbers pass, and that nothing else ever does."""
+"""The gates: which intervals pass, and that nothing else ever does."""
 
-import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import estimate_row, measurements
+from lora_api.estimates import GAIN_RETAINED, Part, comparison
 from lora_api.gates import (
     GENERAL_PERPLEXITY,
     OUTPUT_TOKENS_PER_SECOND,
-    TASK_NLL,
     TASK_PERPLEXITY,
     TTFT_P50,
     WEIGHTS_BYTES,
+    GateResult,
     Judgement,
     Measurements,
     Verdict,
@@ -22,87 +24,185 @@ from lora_api.gates import (
 )
 from lora_api.gatespec import Gates
 
-SPEED = at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1)
-TTFT = at_concurrency(TTFT_P50, 1)
-LOG = {"base": 3.0, "merged": 2.0, "quantized": 2.02}
+TASK = comparison(TASK_PERPLEXITY, "quantized", "merged")
+GENERAL = comparison(GENERAL_PERPLEXITY, "quantized", "merged")
+GAIN = comparison(TASK_PERPLEXITY, "base", "merged")
+RETAINED = comparison(GAIN_RETAINED, "quantized", "merged")
+SPEED = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), "quantized", "base")
+TTFT = comparison(at_concurrency(TTFT_P50, 1), "quantized", "base")
 
 
 def good() -> Measurements:
-    ppl = {c: f"{math.exp(v):.6f}" for c, v in LOG.items()}
-    return {
-        TASK_NLL: {c: str(v) for c, v in LOG.items()},
-        TASK_PERPLEXITY: ppl,
+    quality, speed = measurements(task_ratio=1.02)
+    general = {
         GENERAL_PERPLEXITY: {"base": "9", "merged": "9.5", "quantized": "9.6"},
-        WEIGHTS_BYTES: {"base": "1000", "merged": "1000", "quantized": "400"},
-        SPEED: {"base": "100", "quantized": "150"},
-        TTFT: {"base": "50", "quantized": "51"},
+        GENERAL: estimate_row(1.011),
     }
+    return quality | general | speed
 
 
-def with_value(metric: str, condition: str, value: str) -> Measurements:
-    rows = good()
-    rows[metric] = rows[metric] | {condition: value}
-    return rows
+def bounded(key: str, value: str, lower: str, upper: str, **counts: str) -> Measurements:
+    """Good numbers, with one estimate changed."""
+    row = {**good()[key], "value": value, "lower": lower, "upper": upper, **counts}
+    return {**good(), key: row}
 
 
-def verdict_of(judgement: Judgement, gate: str) -> Verdict:
-    return next(g.verdict for g in judgement.gates if g.name == gate)
+def gate_of(judgement: Judgement, name: str) -> GateResult:
+    return next(g for g in judgement.gates if g.name == name)
 
 
 def test_good_numbers_pass_every_gate() -> None:
     judgement = judge(Gates(), good())
     assert judgement.verdict is Verdict.PASSED
     assert judgement.summary == "6/6"
-    assert {g.name: g.observed for g in judgement.gates} == {
-        "taskQuality": "+2.0%",
-        "gainRetained": "98.0%",
-        "generalQuality": "+1.1%",
-        "weightsSize": "-60.0%",
-        "decodeSpeed": "+50.0%",
-        "firstToken": "+2.0%",
+    assert {g.name: (g.observed, g.interval) for g in judgement.gates} == {
+        "taskQuality": ("+2.0%", "[+1.9%, +2.1%]"),
+        "gainRetained": ("99.0%", "[98.9%, 99.1%]"),
+        "generalQuality": ("+1.1%", "[+1.0%, +1.2%]"),
+        "weightsSize": ("-60.0%", ""),
+        "decodeSpeed": ("+50.0%", "[+49.9%, +50.1%]"),
+        "firstToken": ("+2.0%", "[+1.9%, +2.1%]"),
     }
 
 
+LIMITS = [
+    ("taskQuality", TASK, "1.05", +1),
+    ("gainRetained", RETAINED, "0.8", -1),
+    ("generalQuality", GENERAL, "1.05", +1),
+    ("decodeSpeed", SPEED, "0.95", -1),
+    ("firstToken", TTFT, "1.25", +1),
+]
+"""Gate, what it looks at, its default limit, and on which side of it is bad."""
+
+
+@pytest.mark.parametrize(("gate", "key", "limit", "bad"), LIMITS)
+def test_the_whole_interval_decides_and_each_gate_decides_for_all(
+    gate: str, key: str, limit: str, bad: int
+) -> None:
+    def judged(low: str, middle: str, high: str) -> Verdict:
+        at = [str(float(Fraction(limit) + bad * Fraction(d))) for d in (low, middle, high)]
+        at = sorted(at, key=float)
+        judgement = judge(Gates(), bounded(key, at[1], at[0], at[2]))
+        verdict = gate_of(judgement, gate).verdict
+        assert judgement.verdict is verdict
+        return verdict
+
+    assert judged("-0.03", "-0.02", "-0.01") is Verdict.PASSED
+    assert judged("-0.03", "-0.02", "0") is Verdict.PASSED  # a bound at the limit keeps it
+    assert judged("-0.03", "-0.01", "0.000001") is Verdict.INCONCLUSIVE
+    assert judged("-0.01", "0.01", "0.03") is Verdict.INCONCLUSIVE
+    assert judged("0", "0.01", "0.03") is Verdict.INCONCLUSIVE
+    assert judged("0.000001", "0.01", "0.03") is Verdict.FAILED
+
+
+@pytest.mark.parametrize(("bytes_", "verdict"), [("800", Verdict.PASSED), ("801", Verdict.FAILED)])
+def test_weight_bytes_are_exact_and_have_no_interval(bytes_: str, verdict: Verdict) -> None:
+    rows = good()
+    rows[WEIGHTS_BYTES] = rows[WEIGHTS_BYTES] | {"quantized": bytes_}
+    assert gate_of(judge(Gates(), rows), "weightsSize").verdict is verdict
+
+
 @pytest.mark.parametrize(
-    ("gate", "metric", "value"),
+    ("value", "lower", "upper", "documents"),
+    [("1.03", "0.99", "1.07", 400), ("1.06", "1.02", "1.10", 1600)],
+)
+def test_inconclusive_quality_says_how_many_documents_decide(
+    value: str, lower: str, upper: str, documents: int
+) -> None:
+    # 100 documents; the interval must shrink by 2, or by 4, to end at the limit of 1.05.
+    judgement = judge(Gates(), bounded(TASK, value, lower, upper))
+    assert f"about {documents} documents decide" in gate_of(judgement, "taskQuality").message
+
+
+def test_judged_on_a_half_the_whole_set_is_named() -> None:
+    key = comparison(TASK_PERPLEXITY, "quantized", "merged", Part.CONFIRMATION)
+    row = good()[key] | {"value": "1.03", "lower": "0.99", "upper": "1.07"}
+    found = gate_of(judge(Gates(), {**good(), key: row}, Part.CONFIRMATION), "taskQuality")
+    assert "about 800 documents (in the whole set" in found.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "lower", "upper", "precision"),
     [
-        ("taskQuality", TASK_PERPLEXITY, "8.0"),
-        ("gainRetained", TASK_NLL, "2.3"),
-        ("generalQuality", GENERAL_PERPLEXITY, "10.1"),
-        ("weightsSize", WEIGHTS_BYTES, "801"),
-        ("decodeSpeed", SPEED, "94.9"),
-        ("firstToken", TTFT, "62.6"),
+        (TTFT, "1.20", "1.00", "1.40", "4.1%"),  # 1.25 / 1.20 is 1.0416...
+        (SPEED, "0.93", "0.80", "1.10", "2.1%"),  # 0.95 / 0.93 is 1.0215...
     ],
 )
-def test_each_gate_fails_beyond_its_limit_and_decides(gate: str, metric: str, value: str) -> None:
-    judgement = judge(Gates(), with_value(metric, "quantized", value))
-    assert verdict_of(judgement, gate) is Verdict.FAILED
-    assert judgement.verdict is Verdict.FAILED
+def test_inconclusive_speed_says_which_precision_decides(
+    key: str, value: str, lower: str, upper: str, precision: str
+) -> None:
+    judgement = judge(Gates(), bounded(key, value, lower, upper))
+    gate = next(g for g in judgement.gates if g.verdict is Verdict.INCONCLUSIVE)
+    assert f"benchmark.precision of {precision} decides" in gate.message
+
+
+@pytest.mark.parametrize(("gate", "key", "limit"), [(g, k, m) for g, k, m, _ in LIMITS])
+def test_a_value_at_its_limit_is_never_decided(gate: str, key: str, limit: str) -> None:
+    around = [str(float(limit) + d) for d in (-0.01, 0.01)]
+    found = gate_of(judge(Gates(), bounded(key, limit, *around)), gate)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "at the limit: no " in found.message
+
+
+@pytest.mark.parametrize("task_ratio", ["1.0", "5.0"])
+def test_too_few_effective_documents_are_inconclusive_and_counted(task_ratio: str) -> None:
+    few = {"documents": "40", "effectiveDocuments": "24.0"}
+    rows = bounded(TASK, task_ratio, task_ratio, task_ratio, **few)
+    found = gate_of(judge(Gates(), rows), "taskQuality")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "24.0 of the 30 effective documents" in found.message
+    assert "about 10 like these" in found.message  # 40 * 30 / 24 = 50
+
+
+def test_too_few_blocks_are_inconclusive() -> None:
+    found = gate_of(judge(Gates(), bounded(SPEED, "2", "1.9", "2.1", blocks="5")), "decodeSpeed")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "5 of the 6 blocks" in found.message
+    assert "maxDuration" in found.message
+
+
+def test_without_an_interval_nothing_passes() -> None:
+    rows = good()
+    rows[SPEED] = {"value": "2", "blocks": "1"}
+    rows[TASK] = {"value": "1", "documents": "50", "effectiveDocuments": "50"}
+    judgement = judge(Gates(), rows)
+    for gate in ("decodeSpeed", "taskQuality"):
+        assert gate_of(judgement, gate).verdict is Verdict.INCONCLUSIVE
+        assert gate_of(judgement, gate).interval == ""
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "", "n/a", "1e400"])
+@pytest.mark.parametrize("field", ["value", "lower", "upper"])
+@pytest.mark.parametrize("key", [TASK, GAIN, RETAINED, SPEED, TTFT])
+def test_what_is_no_proper_number_is_an_error_and_never_passes(
+    bad: str, field: str, key: str
+) -> None:
+    rows = good()
+    rows[key] = rows[key] | {field: bad}
+    assert judge(Gates(), rows).verdict is Verdict.ERROR
 
 
 @pytest.mark.parametrize(
-    ("gate", "metric", "value"),
+    "row",
     [
-        ("weightsSize", WEIGHTS_BYTES, "800"),
-        ("decodeSpeed", SPEED, "95"),
-        ("firstToken", TTFT, "62.5"),
+        {"value": "1.2", "lower": "1.0", "upper": "1.1", "documents": "100"},
+        {"value": "1.0", "lower": "1.0", "documents": "100"},
+        {"value": "1.0", "lower": "1.0", "upper": "1.0"},
+        {"lower": "1.0", "upper": "1.0", "documents": "100"},
+        {},
     ],
-)  # fmt: skip
-def test_a_number_exactly_at_the_limit_passes(gate: str, metric: str, value: str) -> None:
-    judgement = judge(Gates(), with_value(metric, "quantized", value))
-    assert verdict_of(judgement, gate) is Verdict.PASSED
+    ids=["value outside", "one bound", "on nothing", "no value", "empty"],
+)
+def test_an_estimate_that_contradicts_itself_is_an_error(row: dict[str, str]) -> None:
+    assert judge(Gates(), {**good(), TASK: row}).verdict is Verdict.ERROR
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "-1", "0", "", "n/a", "1e400"])
-@pytest.mark.parametrize("metric", [TASK_NLL, TASK_PERPLEXITY, WEIGHTS_BYTES, SPEED, TTFT])
 @pytest.mark.parametrize("condition", ["base", "quantized"])
-def test_what_is_no_proper_number_is_an_error_and_never_passes(
-    bad: str, metric: str, condition: str
-) -> None:
-    if metric == TASK_PERPLEXITY and condition == "base":
-        condition = "merged"  # the reference of that gate
-    judgement = judge(Gates(), with_value(metric, condition, bad))
-    assert judgement.verdict is Verdict.ERROR
+def test_weight_bytes_that_are_no_proper_number_are_an_error(bad: str, condition: str) -> None:
+    rows = good()
+    rows[WEIGHTS_BYTES] = rows[WEIGHTS_BYTES] | {condition: bad}
+    assert judge(Gates(), rows).verdict is Verdict.ERROR
 
 
 def test_nothing_measured_is_an_error() -> None:
@@ -113,16 +213,25 @@ def test_without_a_general_set_its_gate_does_not_apply() -> None:
     rows = good()
     del rows[GENERAL_PERPLEXITY]
     judgement = judge(Gates(), rows)
-    assert verdict_of(judgement, "generalQuality") is Verdict.NOT_APPLICABLE
+    assert gate_of(judgement, "generalQuality").verdict is Verdict.NOT_APPLICABLE
     assert judgement.verdict is Verdict.PASSED
     assert judgement.summary == "5/5"
 
 
 def test_a_dry_run_gate_is_reported_and_does_not_decide() -> None:
     gates = Gates.model_validate({"decodeSpeed": {"mode": "DryRun"}})
-    judgement = judge(gates, with_value(SPEED, "quantized", "10"))
-    assert verdict_of(judgement, "decodeSpeed") is Verdict.FAILED
-    assert judgement.verdict is Verdict.PASSED
+    for upper in ("0.11", "2"):  # failed, inconclusive
+        judgement = judge(gates, bounded(SPEED, "0.1", "0.09", upper))
+        assert gate_of(judgement, "decodeSpeed").verdict is not Verdict.PASSED
+        assert judgement.verdict is Verdict.PASSED
+
+
+def test_the_worst_enforced_gate_is_the_verdict() -> None:
+    unsure = bounded(TASK, "1.05", "1.0", "1.1")
+    assert judge(Gates(), unsure).verdict is Verdict.INCONCLUSIVE
+    failing = unsure | {GENERAL: estimate_row(1.5)}
+    assert judge(Gates(), failing).verdict is Verdict.FAILED
+    assert judge(Gates(), failing | {SPEED: {}}).verdict is Verdict.ERROR
 
 
 def test_when_every_gate_is_disabled_nobody_has_vouched_and_nothing_serves() -> None:
@@ -132,23 +241,54 @@ def test_when_every_gate_is_disabled_nobody_has_vouched_and_nothing_serves() -> 
 
 
 def test_an_adapter_that_does_not_help_fails_and_no_recipe_can_cure_it() -> None:
-    rows = with_value(TASK_NLL, "merged", "3.4")
-    judgement = judge_quality(Gates(), rows)
-    gain = next(g for g in judgement.gates if g.name == "gainRetained")
-    assert gain.verdict is Verdict.FAILED
-    assert not gain.recipe_can_help
-    assert "right adapter" in gain.message
+    found = gate_of(judge_quality(Gates(), bounded(GAIN, "0.7", "0.6", "0.8")), "gainRetained")
+    assert found.verdict is Verdict.FAILED
+    assert not found.recipe_can_help
+    assert "right adapter" in found.message
 
 
-numbers = st.sampled_from(["1", "2", "0", "nan", "-3", "x", "1e9", "0.5"])
+def test_a_gain_that_may_be_none_is_an_error_and_no_share_of_it_is_judged() -> None:
+    rows = bounded(GAIN, "1.02", "0.98", "1.06")
+    found = gate_of(judge_quality(Gates(), rows), "gainRetained")
+    assert found.verdict is Verdict.ERROR
+    assert "cannot be told from none" in found.message
+    assert "about 400 documents decide" in found.message
+
+
+def test_each_part_of_the_documents_is_judged_by_its_own_numbers() -> None:
+    key = comparison(TASK_PERPLEXITY, "quantized", "merged", Part.CONFIRMATION)
+    rows = {**good(), key: estimate_row(1.3)}
+    assert judge(Gates(), rows, Part.ALL).verdict is Verdict.PASSED
+    assert gate_of(judge(Gates(), rows, Part.SELECTION), "taskQuality").verdict is Verdict.PASSED
+    confirmed = gate_of(judge(Gates(), rows, Part.CONFIRMATION), "taskQuality")
+    assert confirmed.verdict is Verdict.FAILED
+
+
+numbers = st.sampled_from(["1", "1.01", "2", "0", "nan", "-3", "x", "1e9", "0.5", "40"])
 measured = st.dictionaries(
-    st.sampled_from([TASK_NLL, TASK_PERPLEXITY, WEIGHTS_BYTES, SPEED, TTFT, "Other"]),
-    st.dictionaries(st.sampled_from(["base", "dynamic", "merged", "quantized"]), numbers),
+    st.sampled_from([TASK, GAIN, RETAINED, WEIGHTS_BYTES, SPEED, TTFT, "Other"]),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "value",
+                "lower",
+                "upper",
+                "documents",
+                "effectiveDocuments",
+                "blocks",
+                "base",
+                "quantized",
+            ]
+        ),
+        numbers,
+    ),
 )
 
 
 @given(measured)
 def test_passed_means_that_every_enforced_gate_passed_or_does_not_apply(rows: Measurements) -> None:
-    judgement = judge(Gates(), rows)
-    everything = all(g.verdict in (Verdict.PASSED, Verdict.NOT_APPLICABLE) for g in judgement.gates)
-    assert (judgement.verdict is Verdict.PASSED) == everything
+    for changed in (rows, {**good(), **rows}):
+        judgement = judge(Gates(), changed)
+        fine = (Verdict.PASSED, Verdict.NOT_APPLICABLE)
+        everything = all(g.verdict in fine for g in judgement.gates)
+        assert (judgement.verdict is Verdict.PASSED) == everything

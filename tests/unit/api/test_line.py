@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from builders import measurements, spec_document
+from builders import estimate_row, measurements, spec_document
+from lora_api.estimates import Part, comparison
 from lora_api.gates import Measurements, Verdict
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import Line, recipes, run_id, source_names, walk
@@ -36,16 +37,13 @@ class World:
         )  # fmt: skip
 
     def _measurements(self, call: StageCall) -> Measurements:
-        quality, speed = measurements()
         if call.stage is Stage.BENCHMARK:
-            return speed
+            return measurements()[1]
         if call.stage is not Stage.EVALUATE:
             return {}
         parent = next(c for c in self.calls if c.input_hash == call.parents["quantized"])
         worse = self.quality.get(parent.parameters.get("groupSize", 0), 1.01)
-        merged = float(quality["Perplexity/task"]["merged"])
-        quality["Perplexity/task"]["quantized"] = str(merged * worse)
-        return quality
+        return measurements(task_ratio=worse)[0]
 
     def to_the_end(self, spec: Spec) -> Line:
         self.calls: list[StageCall] = []
@@ -95,6 +93,60 @@ def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
     assert line.release is None
     assert line.judgement is not None
     assert line.judgement.verdict is Verdict.FAILED
+
+
+class HalvesWorld(World):
+    """Quality by group size and by part of the documents."""
+
+    def __init__(self, quality: dict[int, dict[Part, float]]) -> None:
+        super().__init__()
+        self.by_part = quality
+
+    def _measurements(self, call: StageCall) -> Measurements:
+        rows = super()._measurements(call)
+        if call.stage is Stage.EVALUATE:
+            parent = next(c for c in self.calls if c.input_hash == call.parents["quantized"])
+            for part, ratio in self.by_part[parent.parameters.get("groupSize", 128)].items():
+                key = comparison("Perplexity/task", "quantized", "merged", part)
+                rows[key] = estimate_row(ratio)
+        return rows
+
+
+GOOD_EVERYWHERE = {Part.SELECTION: 1.02, Part.CONFIRMATION: 1.02}
+
+
+def test_a_recipe_that_was_lucky_on_the_half_that_chose_it_is_rejected_on_the_other() -> None:
+    lucky = {Part.SELECTION: 1.02, Part.CONFIRMATION: 1.2}
+    line = HalvesWorld({128: lucky, 64: GOOD_EVERYWHERE, 32: GOOD_EVERYWHERE}).to_the_end(
+        spec(**WITH_CANDIDATES)
+    )
+    assert line.candidate == "default", "the confirmation is asked once, and no other recipe tried"
+    assert line.judgement is not None
+    assert line.judgement.verdict is Verdict.FAILED
+
+
+def test_several_recipes_are_chosen_and_judged_on_different_documents() -> None:
+    bad_for_the_choice = {Part.SELECTION: 1.2, Part.CONFIRMATION: 1.02}
+    world = HalvesWorld({128: bad_for_the_choice, 64: GOOD_EVERYWHERE, 32: GOOD_EVERYWHERE})
+    line = world.to_the_end(spec(**WITH_CANDIDATES))
+    assert (line.candidate, line.release is not None) == ("g64", True)
+
+
+def test_a_single_recipe_is_judged_on_all_documents() -> None:
+    line = HalvesWorld({128: {Part.ALL: 1.2, **GOOD_EVERYWHERE}}).to_the_end(spec())
+    assert line.judgement is not None
+    assert line.judgement.verdict is Verdict.FAILED
+
+
+def test_an_inconclusive_recipe_holds_the_release_and_no_other_is_tried() -> None:
+    unsure = {part: 1.0495 for part in Part}  # +- 0.001
+    world = HalvesWorld({128: unsure, 64: GOOD_EVERYWHERE, 32: GOOD_EVERYWHERE})
+    line = world.to_the_end(spec(**WITH_CANDIDATES))
+    assert line.candidate == "default"
+    assert line.judgement is not None
+    assert line.judgement.verdict is Verdict.INCONCLUSIVE
+    assert line.release is None
+    assert not [r for r in world.ran if r.startswith("benchmark")]
 
 
 UNCHANGED_BY = {
@@ -160,8 +212,8 @@ def test_stored_hashes_never_change() -> None:
     assert [c.input_hash.removeprefix("sha256:")[:12] for c in world.calls] == [
         "dbe4911b98ea",
         "755a0f1faae9",
-        "9213aec85821",
-        "3d955025edaa",
+        "f9d4aa66fd0f",
+        "5875341f0309",
     ]
     assert run_id(spec(), PINS, "image") == "20ef9cb3"
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_api.estimates import GAIN_RETAINED, Part, comparison
 from lora_api.jobcontract import (
     MAX_RESULT_BYTES,
     PinnedSource,
@@ -24,12 +25,22 @@ def digest(text: str) -> str:
 
 def numbers(seed: int) -> dict[str, dict[str, str]]:
     draw = random.Random(seed)
-    return {
+    rows = {
         metric: {
             c: f"{draw.random() * 100:.6g}" for c in ("base", "dynamic", "merged", "quantized")
         }
         for metric in ("NegativeLogLikelihood/task", "Perplexity/task", "WeightsBytes")
     }
+    pairs = [("quantized", "merged"), ("base", "merged")]
+    compared = [comparison("Perplexity/task", *pair, part) for pair in pairs for part in Part]
+    compared += [comparison(GAIN_RETAINED, *pairs[0], part) for part in Part]
+    for key in (*compared, comparison("Perplexity/task", "merged", "dynamic")):
+        value = draw.random()
+        rows[key] = {
+            "value": f"{value:.6f}", "lower": f"{value * 0.99:.6f}", "upper": f"{value * 1.01:.6f}",
+            "documents": "104", "effectiveDocuments": "101.8",
+        }  # fmt: skip
+    return rows
 
 
 def resolved(sources: int, candidates: int) -> StageResult:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from lora_api.gates import CONDITIONS
 from lora_jobs.benchmarking.blocks import MAX_BLOCKS, block_order, blocks_that_fit, is_enough
-from lora_jobs.benchmarking.metrics import Interval
+from lora_jobs.intervals.blocks import BlockRatio
 
-WIDE, NARROW = Interval(1.0, 0.5, 3), Interval(1.0, 0.01, 3)
+WIDE, NARROW = BlockRatio(1.0, 0.5, 3), BlockRatio(1.0, 0.01, 3)
 
 
 @given(st.integers(0, 30), st.integers())
@@ -29,17 +29,18 @@ def test_without_the_pair_every_block_repeats_what_there_is() -> None:
     assert sorted(block_order(("base", "merged"), 3, 0)) == ["base", "merged"]
 
 
-def enough(blocks: int, elapsed: float, intervals: list[Interval]) -> bool:
+def enough(blocks: int, elapsed: float, intervals: list[BlockRatio]) -> bool:
     return is_enough(blocks, elapsed, 10.0, 100.0, intervals, precision=0.05)
 
 
 def test_sampling_goes_on_until_every_metric_is_precise() -> None:
-    assert not enough(3, 30, [NARROW, WIDE])
-    assert enough(3, 30, [NARROW, NARROW])
+    assert not enough(6, 60, [NARROW, WIDE])
+    assert enough(6, 60, [NARROW, NARROW])
 
 
-def test_one_block_is_never_precise() -> None:
-    assert not enough(1, 10, [Interval(1.0, math.inf, 1)])
+def test_fewer_than_six_blocks_are_never_precise() -> None:
+    assert not enough(1, 10, [BlockRatio(1.0, math.inf, 1)])
+    assert not enough(5, 50, [NARROW])
     assert not enough(1, 10, [])
     assert enough(2, 20, [])
 

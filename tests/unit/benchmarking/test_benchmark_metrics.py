@@ -1,20 +1,17 @@
 """Every formula of the timing rows, and what is no measurement."""
 
-import math
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_jobs.benchmarking.metrics import (
     RequestTrace,
     decimal_text,
-    geometric_mean,
     is_burst,
     is_burst_run,
     percentile,
-    ratio_interval,
     speed_of,
 )
 
@@ -93,26 +90,6 @@ def test_percentiles_are_the_usual_ones(values: list[float]) -> None:
 def test_a_percentile_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
-
-
-@settings(deadline=None)  # the first example imports scipy
-@given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=2, max_size=12))
-def test_the_ratio_is_that_of_the_two_reported_numbers(pairs: list[tuple[float, float]]) -> None:
-    candidate, baseline = zip(*pairs, strict=True)
-    interval = ratio_interval(candidate, baseline)
-    assert interval.ratio == pytest.approx(geometric_mean(candidate) / geometric_mean(baseline))
-    assert interval.half_width >= 0
-
-
-def test_the_interval_is_student_s() -> None:
-    # log ratios 0.0, 0.1, 0.2: mean 0.1, s = 0.1, t(0.975, 2) = 4.3027
-    candidate = [math.exp(0.0), math.exp(0.1), math.exp(0.2)]
-    interval = ratio_interval(candidate, [1.0, 1.0, 1.0])
-    assert math.log1p(interval.half_width) == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
-
-
-def test_one_block_has_no_interval() -> None:
-    assert ratio_interval([2.0], [1.0]).half_width == math.inf
 
 
 @given(st.floats(min_value=1e-6, max_value=1e15))

@@ -48,14 +48,15 @@ class Lab:
         )
 
 
-def test_two_equal_blocks_are_precise_and_enough(tmp_path: Path) -> None:
+def test_six_equal_blocks_are_precise_and_enough(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     run = lab.run(precision=0.05, max_duration_seconds=3600)
-    assert run.blocks == 2
+    assert run.blocks == 6
     assert sorted(name for block, name, _ in lab.asked if block == 0) == [
         "base", "dynamic", "merged", "quantized",
     ]  # fmt: skip
-    assert sorted(name for block, name, _ in lab.asked if block == 1) == ["base", "quantized"]
+    for later in range(1, 6):
+        assert sorted(n for block, n, _ in lab.asked if block == later) == ["base", "quantized"]
 
 
 def test_answers_are_asked_twice_of_the_first_quantized_process(tmp_path: Path) -> None:
@@ -75,10 +76,13 @@ def test_noise_costs_blocks_and_time_ends_them(tmp_path: Path) -> None:
 
 def test_the_reported_ratio_is_the_judged_one(tmp_path: Path) -> None:
     run = Lab(tmp_path, noise=(1.0, 1.2)).run(precision=0.05, max_duration_seconds=100)
-    rows, ratios = measurements_of(run), dict(intervals_of(run))
+    rows, ratios = measurements_of(run), intervals_of(run)
     for metric in (f"{TTFT_P50}@1", f"{OUTPUT_TOKENS_PER_SECOND}@1"):
         shown = float(rows[metric]["quantized"]) / float(rows[metric]["base"])
         assert abs(shown / ratios[metric].ratio - 1) < 0.001
+        row = rows[f"{metric}:quantized/base"]
+        assert row["blocks"] == str(run.blocks)
+        assert float(row["lower"]) < float(row["value"]) < float(row["upper"])
 
 
 def test_on_an_accelerator_main_memory_is_no_peak_memory(tmp_path: Path) -> None:

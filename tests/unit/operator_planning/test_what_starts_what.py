@@ -125,7 +125,7 @@ def test_loosened_gates_let_a_rejected_model_serve_without_measuring_again() -> 
 def test_a_failing_candidate_after_tightened_gates_starts_the_next_one() -> None:
     world = serving_world(**WITH_CANDIDATES)
     world.worked.clear()
-    world.task_quality = {64: 1.0001, 32: 1.0001}
+    world.task_quality = {64: 0.999, 32: 0.999}
     world.edit(**{"gates.taskQuality": {"maxIncrease": "0.1%"}})
     world.settle()
     assert world.worked == ["quantize:g64", "evaluate:g64", "benchmark:g64"]

@@ -72,11 +72,10 @@ def test_what_users_write_is_text_and_never_markup() -> None:
 
 
 def test_a_failed_gate_is_named_in_the_first_sentence() -> None:
-    quality, speed = measurements()
-    quality["Perplexity/task"]["quantized"] = "9.9"
+    quality, speed = measurements(task_ratio=1.34)
     report = document(quality | speed)
     assert report["verdict"] == "Failed"
-    assert "taskQuality is +34.0%, its limit <= +5%" in report["sentence"]
+    assert "taskQuality is +34.0% [+33.9%, +34.1%], its limit <= +5%" in report["sentence"]
 
 
 def test_a_missing_number_is_said_and_shown_as_a_dash() -> None:
@@ -95,8 +94,9 @@ def test_cpu_numbers_say_cpu() -> None:
 def test_the_attribution_adds_up() -> None:
     quality, _ = measurements()
     assert attribution(quality) == (
-        "the adapter gains +1.000 nats per token, merging costs +0.0000, "
-        "4 bits cost +0.0100, 99.0% of the gain is kept."
+        "the adapter gains +1.000 [+1.000, +1.000] nats per token, "
+        "merging costs +0.0000 [-0.0010, +0.0010], 4 bits cost +0.0100 [+0.0090, +0.0109], "
+        "99.0% [98.9%, 99.1%] of the gain is kept."
     )
     assert attribution({}) == ""
 
@@ -117,10 +117,6 @@ def samples() -> dict[str, Any]:
         },
         "environment": {"device": "CPU", "cpu": "A Processor", "loadBefore": "1 2 3"},
         "prompts": "sha256:77",
-        "intervals": {
-            "TimeToFirstToken/p50@1": {"ratio": "1.100", "halfWidth": "0.1000", "blocks": 2},
-            "TimeToFirstToken/p50@4": {"ratio": "0.9000", "blocks": 1},
-        },
         "notApplicable": {"dynamic": "the engine refuses it"},
         "processes": [
             process | {"condition": "base", "block": 0},
@@ -131,13 +127,31 @@ def samples() -> dict[str, Any]:
 
 
 def test_the_page_says_how_and_on_what_speed_was_measured() -> None:
-    page = Page(to_html(document(samples=samples())))
+    quality, speed = measurements()
+    alone = {"TimeToFirstToken/p50@4:quantized/base": {"value": "0.9", "blocks": "1"}}
+    page = Page(to_html(document(quality | speed | alone, samples=samples())))
     for said in (
-        "A Processor", "sha256:77", "2 engine processes in 2 blocks", "+10.0%", "[+0.0%, +21.0%]",
+        "A Processor", "sha256:77", "2 engine processes in 2 blocks", "+50.0%", "[+49.9%, +50.1%]",
         "none: one block", "dynamic was not measured: the engine refuses it",
         "quantized at concurrency 4 was not measured: in bursts", "serve <m>", "2 answers",
     ):  # fmt: skip
         assert said in page.text, said
+
+
+def test_each_ratio_stands_beside_its_interval() -> None:
+    report = document()
+    speed = next(row for row in report["table"] if row["label"].startswith("Throughput"))
+    assert (speed["change"], speed["interval"]) == ("+50.0%", "[+49.9%, +50.1%]")
+    page = Page(to_html(report))
+    for shown in (speed, *(g for g in report["gates"] if g["interval"])):
+        assert shown["interval"] in page.text
+
+
+def test_that_recipes_were_chosen_on_one_half_is_said() -> None:
+    assert "one half of the evaluation documents" not in Page(to_html(document())).text
+    candidates = [{"name": "g32", "method": "GPTQ", "gptq": {"groupSize": 32}}]
+    several = document(spec=spec_document(**{"quantization.candidates": candidates}))
+    assert "one half of the evaluation documents" in Page(to_html(several)).text
 
 
 def test_an_engine_that_queues_is_said_where_requests_wait() -> None:
