@@ -135,8 +135,10 @@ def with_adapters(base: Any, adapters: Sequence[Path], weights: Sequence[float] 
 
 def _weigh(model: Any, adapter: str, weight: float) -> None:
     """PEFT's own factor of a layer's update is its scaling; the merge weighs the same."""
+    from peft.tuners.lora import LoraLayer
+
     for module in model.modules():
-        if adapter in getattr(module, "scaling", {}):
+        if isinstance(module, LoraLayer) and adapter in module.scaling:
             module.scaling[adapter] *= weight
 
 

@@ -97,6 +97,28 @@ def test_merged_is_like_dynamic_and_unlike_base(fp32: dict[str, Score]) -> None:
     assert abs(merged - dynamic) < 0.05 * effect
 
 
+def test_weighted_adapters_are_measured_unmerged_as_they_are_merged(
+    models: Models, tmp_path: Path
+) -> None:
+    from lora_jobs.evaluating.measure import NoEntries, Subject, measure
+    from lora_jobs.merging import merge_adapters
+
+    other = write_lora(models.base, tmp_path / "other", seed=2)
+    merged = tmp_path / "merged"
+    merge_adapters(models.base, [(models.adapter, 0.5), (other, 1.5)], merged, lambda _: None)
+    folders, digests = (models.base, models.adapter, other), ("b", "a", "o")
+    subjects = [
+        Subject(DYNAMIC, folders, digests, ("0.5", "1.5")),
+        Subject(MERGED, (merged,), ("m",)),
+        Subject(BASE, (models.base,), ("b",)),
+    ]
+    weighted = measure(subjects, [models.task("float32")], "float32", NoEntries(), lambda _: None)
+    nlls = {s.condition: s.nll_per_token for s in weighted.scores}
+    effect = abs(nlls[MERGED] - nlls[BASE])
+    assert effect > 0.05
+    assert abs(nlls[DYNAMIC] - nlls[MERGED]) < 0.05 * effect
+
+
 def test_stored_scores_are_read_back_and_no_model_is_loaded_again(
     models: Models, tmp_path: Path
 ) -> None:
