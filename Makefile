@@ -7,6 +7,9 @@ CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
+# A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
 
@@ -40,16 +43,17 @@ lint: venv ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 unit: venv ## pure tests, property tests, contract tests
-	$(BIN)/pytest tests/unit tests/contract
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract
 
 integration: venv ## against a real API server and a real S3 server; no root
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/integration
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
 
 test: ready lint ## everything that is checked, on a fresh machine too
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration
+	$(BIN)/pytest tests/cluster tests/e2e
 
 demo: ready ## the main job from a clean clone: good adapter, wrong adapter, outlier base
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py

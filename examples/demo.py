@@ -9,7 +9,7 @@ It leaves the cluster up for exploring; `make demo-down` removes it. A second ru
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import tiny_model
 from kubectl import Kubectl
 from lora import WORKING
 from lora_api.times import rfc3339
+from lora_jobs.localview import conditions_table
 from testbed import REPOSITORY, Testbed, TestbedError
 
 NAMESPACE, BUCKET, SECRET = "lora-demo", "demo", "demo-s3"
@@ -38,7 +39,8 @@ DEADLINE_SECONDS = 25 * 60
 PROMPT = "def read_lines(path):\n    "
 STYLES = {"Succeeded": "green", "Running": "cyan", "Failed": "red", "Waiting": "yellow"}
 
-console = Console()
+# A log has no width of its own, and a line cut in two is hard to search.
+console = Console(width=None if sys.stdout.isatty() else 140)
 Status = dict[str, Any]
 
 
@@ -92,7 +94,7 @@ def apply_and_watch(kubectl: Kubectl, file: Path, name: str, expected: "Expectat
     console.print(f"kubectl apply -f {file.relative_to(REPOSITORY)}")
     kubectl("apply", "-f", str(file))
     deadline = time.monotonic() + DEADLINE_SECONDS
-    told: set[str] = set()
+    told = {s: state for s, state, _ in staged(kubectl.get("lora", name).get("status", {}))}
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while time.monotonic() < deadline:
             document = kubectl.get("lora", name)
@@ -154,27 +156,33 @@ REJECTED = Expectation(
 def stages_table(status: Status) -> Group:
     """The stages as they are now."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "candidate", "state", "progress", "message"):
+    for heading in ("stage", "state", "progress", "message"):
         table.add_column(heading)
-    for stage in status.get("stages", []):
-        state = "Reused" if stage.get("reused") else stage["state"]
+    for stage, state, entry in staged(status):
         table.add_row(
-            stage["name"], stage.get("candidate", ""),
-            Text(state, style=STYLES.get(stage["state"], "")),
-            progress_text(stage.get("progress")), stage.get("message", "")[:70],
-        )  # fmt: skip
+            stage,
+            Text(state, style=STYLES.get(entry["state"], "")),
+            progress_text(entry.get("progress")),
+            entry.get("message", "")[:70],
+        )
     ready = condition(status, "Ready")
     return Group(table, Text(f"{status.get('phase', '')}: {ready['message']}"[:160], style="dim"))
 
 
-def tell_transitions(status: Status, told: set[str]) -> None:
-    """Print what was not told yet of the stages."""
-    for stage in status.get("stages", []):
-        state = "Reused" if stage.get("reused") else stage["state"]
-        line = f"  {stage['name']} {stage.get('candidate', '')}: {state}"
-        if line not in told:
-            told.add(line)
-            console.print(f"{line} {stage.get('message', '')[:100]}".rstrip())
+def staged(status: Status) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each stage with its candidate, its state, and all that status says of it."""
+    for entry in status.get("stages", []):
+        name = f"{entry['name']} {entry.get('candidate', '')}".rstrip()
+        yield name, "Reused" if entry.get("reused") else entry["state"], entry
+
+
+def tell_transitions(status: Status, told: dict[str, str]) -> None:
+    """Print the stages that are in another state than was told."""
+    for stage, state, entry in staged(status):
+        if told.get(stage) != state:
+            told[stage] = state
+            message = entry.get("message", "")[:100]
+            console.print(f"  {stage}: {state}  {message}".rstrip(), highlight=False)
 
 
 def progress_text(progress: dict[str, Any] | None) -> str:
@@ -189,13 +197,9 @@ def progress_text(progress: dict[str, Any] | None) -> str:
 def show_result(testbed: Testbed, name: str, status: Status, since: str) -> None:
     """The four-condition table, the gates and where the report is."""
     benchmark = status["benchmark"]
-    table = Table(title="measured on CPU", caption=speed_note(benchmark["results"]))
-    for heading in ("metric", "base", "dynamic", "merged", "quantized"):
-        table.add_column(heading)
-    for row in benchmark["results"]:
-        cells = (row.get(c) or "-" for c in ("base", "dynamic", "merged", "quantized"))
-        table.add_row(row["metric"], *cells)
-    console.print(table)
+    measurements = {row["metric"]: row for row in benchmark["results"]}
+    console.print(conditions_table(measurements, title="Four conditions, measured on CPU"))
+    console.print(speed_note(benchmark["results"]))
     for gate in benchmark["gates"]:
         style = {"Passed": "green", "Failed": "red"}.get(gate["verdict"], "yellow")
         console.print(

@@ -1,5 +1,6 @@
 """How `lora-jobs run` looks: a line a stage, a bar for the running one, two tables at the end."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -86,7 +87,7 @@ class ConsoleView:
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """Tables, verdict, where the report is, and whether anything ran at all."""
-    console.print(_conditions_table(outcome))
+    console.print(conditions_table(outcome.line.measurements))
     console.print(_gates_table(outcome.judgement))
     line = outcome.line
     verdict = outcome.judgement.verdict
@@ -103,13 +104,16 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         console.print("No stage ran again: every result was in the store")
 
 
-def _conditions_table(outcome: Outcome) -> Table:
-    table = Table(title="Four conditions")
+def conditions_table(
+    measurements: Mapping[str, Mapping[str, str]], title: str = "Four conditions"
+) -> Table:
+    """The table of `condition_rows`; cells of a metric by condition, as a status holds them too."""
+    table = Table(title=title)
     table.add_column("")
     for condition in CONDITIONS:
         table.add_column(condition, justify="right")
     table.add_column("quantized vs base", justify="right")
-    for row in condition_rows(outcome.line.measurements):
+    for row in condition_rows(measurements):
         table.add_row(row.label, *row.cells, row.change)
     return table
 

@@ -51,7 +51,8 @@ class LocalSetting:
         )  # fmt: skip
 
     def child_environment(self, **environment: str) -> dict[str, str]:
-        path = os.pathsep.join([str(SUPPORT / "fake_stages"), str(SUPPORT)])
+        own_path = [str(SUPPORT / "fake_stages"), str(SUPPORT), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, own_path))
         own = {"PYTHONPATH": path, "FAKE_STAGES_LOG": str(self.log), "COLUMNS": "200"}
         return os.environ | own | self.environment | environment
 
