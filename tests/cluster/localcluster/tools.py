@@ -144,6 +144,21 @@ KSTATUS = Tool(
     "the library by which Flux and others judge an object, as a filter; seconds",
     (Package(".", "kstatus"),),
 )
+KUBECONFORM = Tool(
+    "kubeconform",
+    "kubeconform, which holds manifests against the API server's own schemas; seconds",
+    (Package("github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform"),),
+)
+KUBE_SCORE = Tool(
+    "kube-score",
+    "kube-score, a policy linter of manifests; a minute",
+    (Package("github.com/zegl/kube-score/cmd/kube-score", "kube-score"),),
+)
+ACTIONLINT = Tool(
+    "actionlint",
+    "actionlint, which reads GitHub workflows; seconds",
+    (Package("github.com/rhysd/actionlint/cmd/actionlint", "actionlint"),),
+)
 
 CONTROL_PLANE_TOOLS = (HYPERKUBE,)
 CLUSTER_TOOLS = (HYPERKUBE, NODE, COREDNS, S3, PAUSE, HELM)
