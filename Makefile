@@ -11,7 +11,7 @@ SOURCES := crds operator jobs tests examples bench
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
+.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model release lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -67,6 +67,10 @@ tiny-model: venv ## train the demo's model (three minutes), for examples/local.y
 	@mkdir -p out
 	@PYTHONPATH=tests/support $(BIN)/python -c "import tiny_model; print(tiny_model.ensure().folder)" | \
 	  tail -1 | xargs -I{} ln -sfn {} out/tiny-model
+
+release: venv ## wheel, chart, manifests and checksums, into dist/
+	@deploy/release.sh $(abspath $(BIN)/python) \
+	  "$$(PYTHONPATH=tests/cluster $(PYTHON) -c 'from localcluster import tools; print(tools.ensure(tools.HELM))')/helm"
 
 demo-down: cluster-down ## remove what the demo left up
 
