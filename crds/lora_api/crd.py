@@ -103,7 +103,9 @@ def _resolved(node: Schema, definitions: dict[str, Schema]) -> Schema:
 def custom_resource_definition() -> dict[str, Any]:
     """The whole CRD, one version, served and stored."""
     spec = structural_schema(Spec)
-    status = structural_schema(Status)
+    # Filled in at creation: kstatus takes an object without it for current.
+    unseen = Status().model_dump(by_alias=True, include={"observed_generation"})
+    status = structural_schema(Status) | {"default": unseen}
     schema = {
         "type": "object",
         "description": "A LoRA adapter and its base model, and the served model to make of them.",

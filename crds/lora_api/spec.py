@@ -28,6 +28,7 @@ from lora_api.connections import Connection
 from lora_api.gatespec import Gates
 from lora_api.podspec import Scheduling
 from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
+from lora_api.strategy import Strategy
 
 RESERVED_MESSAGE = (
     "this flag is set by the operator; remove it from serving.args (reserved: model, adapters, "
@@ -234,20 +235,6 @@ class Accelerator(ApiModel):
     """`None` runs on CPUs."""
     product: Annotated[str, StringConstraints(max_length=63)] = ""
     """Hashed into the benchmark and used as node selector `nvidia.com/gpu.product`."""
-
-
-class StrategyType(StrEnum):
-    """How the successor takes over."""
-
-    BLUE_GREEN = "BlueGreen"
-
-
-class Strategy(ApiModel):
-    """How the successor takes over from the last good release."""
-
-    type: StrategyType = StrategyType.BLUE_GREEN
-    start_deadline: Duration = "15m"
-    """From container start to ready; then the candidate is given up."""
 
 
 class ServiceType(StrEnum):

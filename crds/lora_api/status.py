@@ -176,7 +176,8 @@ class ReleaseStatus(ApiModel):
 class Status(ApiModel):
     """What is, and what to do next."""
 
-    observed_generation: int = 0
+    observed_generation: int = -1
+    """The newest generation that was judged; -1 before the first: no tool takes it for current."""
     phase: Phase = Phase.PENDING
     summary: Summary = Summary()
     conditions: Annotated[

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_api.jobcontract import StageRequest
+from lora_operator.observed import Switch
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ApplyService:
 
     name: str
     release: str
+    switch: Switch | None = None
 
 
 @dataclass(frozen=True)

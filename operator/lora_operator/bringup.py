@@ -16,15 +16,24 @@ from lora_api.naming import deployment_name
 from lora_api.requests import verify_call
 from lora_api.runtimes import SERVING_PORT
 from lora_api.status import StageState, StageStatus
+from lora_api.strategy import StrategyType
 from lora_api.times import epoch_seconds, rfc3339, seconds_of
 from lora_operator.actions import Action, ApplyDeployment, GiveUpRelease
-from lora_operator.failures import RETRY_HINT, Cure, Trouble, hindrance_of, holdup_of
+from lora_operator.failures import (
+    RETRY_HINT,
+    STARTING,
+    Cure,
+    Trouble,
+    hindrance_of,
+    holdup_of,
+)
 from lora_operator.observed import ObservedDeployment, ObservedPod
 from lora_operator.probing import follow_probe
+from lora_operator.promotion import verification_key, was_refused
 from lora_operator.step import Step, changed, pending_entry, remembered_trouble
 from lora_operator.view import RUNNING_LOOK_SECONDS, SOON_SECONDS, View
 
-_TELLS_NOTHING_OF_THE_MODEL = (
+TELLS_NOTHING_OF_THE_MODEL = (
     ConditionReason.OUT_OF_MEMORY,
     ConditionReason.STAGE_CRASHED,
     ConditionReason.STAGE_TIMED_OUT,
@@ -55,6 +64,7 @@ class BringUp:
         verify: Its verification as a stage; before there is a Job, its pods' coming up.
         is_verified: Its verification has passed in this very Deployment.
         is_ready: Every replica is Ready and runs what was last applied.
+        is_scaling: It answers, and what is not Ready yet starts for the first time.
         waits_for: What it waits for, for people.
         trouble: What keeps it from serving.
     """
@@ -63,6 +73,7 @@ class BringUp:
     verify: Step | None = None
     is_verified: bool = False
     is_ready: bool = False
+    is_scaling: bool = False
     waits_for: str = ""
     trouble: Trouble | None = None
 
@@ -87,9 +98,11 @@ def bring_up(view: View, wanted: Wanted, target: ObservedDeployment | None) -> B
     entry = _verify_entry(view, wanted, target)
     if target.gave_up:
         return _given_up(entry, target)
+    if was_refused(view, target):
+        return _lost_readiness(view, entry, target)
     if verification_key(target) in view.before.verified:
         return _verified_before(view, entry, target, apply)
-    if _is_refused(entry) and not _is_selected(view, target):
+    if _ends_here(view, entry) and not _is_selected(view, target):
         give_up = GiveUpRelease(target.name, target.uid, entry.reason)
         return BringUp((give_up,), Step(entry), trouble=remembered_trouble(entry))
     if not _all_ready(view, target) or not view.spec.serving.replicas:
@@ -116,9 +129,14 @@ def _verifying(view: View, wanted: Wanted, target: ObservedDeployment, apply: Ac
     )
 
 
-def _is_refused(entry: StageStatus) -> bool:
-    """Whether the release itself was found wanting, not the Job that looked at it."""
-    return entry.state is StageState.FAILED and entry.reason not in _TELLS_NOTHING_OF_THE_MODEL
+def _ends_here(view: View, entry: StageStatus) -> bool:
+    """Whether the release itself was found wanting, not the Job that looked at it.
+
+    With Recreate nothing answers while it is looked at, so that any failure ends it.
+    """
+    tells = entry.reason not in TELLS_NOTHING_OF_THE_MODEL
+    recreates = view.spec.serving.strategy.type is StrategyType.RECREATE
+    return entry.state is StageState.FAILED and (tells or recreates)
 
 
 def _verified_before(
@@ -131,6 +149,7 @@ def _verified_before(
         verify=Step(done, look_again_seconds=None if is_ready else RUNNING_LOOK_SECONDS),
         is_verified=True,
         is_ready=is_ready,
+        is_scaling=not is_ready and _is_selected(view, target) and _is_scaling(target),
         waits_for="" if is_ready else _waits_for(view, target),
         trouble=None if is_ready else _pods_trouble(target),
     )
@@ -157,9 +176,25 @@ def _coming_up(
     return BringUp((apply,), step, waits_for=waits_for, trouble=_pods_trouble(target))
 
 
+def _lost_readiness(view: View, entry: StageStatus, target: ObservedDeployment) -> BringUp:
+    """The Service went back from it: it is given up, now that it is not selected any more."""
+    reason = ConditionReason.LOST_READINESS
+    message = (
+        f"release {target.release} lost pods within its bakeTime, so that the former release took "
+        f"over again; see why its pods ended, then {RETRY_HINT}"
+    )
+    lost = changed(entry, state=StageState.FAILED, reason=str(reason), message=message)
+    trouble = Trouble(reason, message, Cure.CHANGE)
+    if _is_selected(view, target):  # by somebody's hand
+        return BringUp(verify=Step(lost), trouble=trouble)
+    give_up = GiveUpRelease(target.name, target.uid, reason)
+    return BringUp((give_up,), Step(lost, look_again_seconds=SOON_SECONDS), trouble=trouble)
+
+
 def _given_up(entry: StageStatus, target: ObservedDeployment) -> BringUp:
     """Kept at zero replicas as the memory of why."""
-    message = entry.message or f"release {target.release} was given up; {RETRY_HINT}"
+    remembered = entry.message if entry.state is StageState.FAILED else ""
+    message = remembered or f"release {target.release} was given up; {RETRY_HINT}"
     told = changed(entry, state=StageState.FAILED, reason=target.gave_up, message=message)
     return BringUp(verify=Step(told), trouble=Trouble(target.gave_up, message, Cure.CHANGE))
 
@@ -174,6 +209,17 @@ def _all_ready(view: View, d: ObservedDeployment) -> bool:
     is_applied = d.observed_current and d.available and d.replicas == asked
     is_complete = d.updated_replicas == d.ready_replicas == len(pods) == asked
     return is_applied and is_complete and all(p.ready for p in pods)
+
+
+def _is_scaling(d: ObservedDeployment) -> bool:
+    """Whether pods answer and the missing ones are new: an autoscaler, an ordinary rolling update.
+
+    A pod that has restarted, or cannot pull its image, is no newcomer.
+    """
+    pods = [p for p in d.pods if not p.deleting and p.phase not in ("Failed", "Succeeded")]
+    coming = [p for p in pods if not p.ready]
+    are_new = all(not p.restarts and p.waiting_reason in STARTING for p in coming)
+    return are_new and len(coming) < len(pods) and d.ready_replicas > 0
 
 
 def _is_selected(view: View, d: ObservedDeployment) -> bool:
@@ -196,10 +242,11 @@ def _first_start(entry: StageStatus, target: ObservedDeployment) -> float | None
 def _waits_for(view: View, d: ObservedDeployment) -> str:
     asked = view.spec.serving.replicas
     if not asked:
-        return "spec.serving.replicas is 0: no pod can be verified; raise it"
+        return "a pod to verify; spec.serving.replicas is 0, raise it"
     hindrance = next((h for p in d.pods if (h := hindrance_of(p))), "")
-    ready = f"{d.ready_replicas}/{asked} pods of release {d.release} are ready"
-    return f"{ready}; {hindrance}" if hindrance else ready
+    count = f"{d.ready_replicas}/{asked} are"
+    waits_for = f"the pods of release {d.release} to be ready ({count})"
+    return f"{waits_for}; {hindrance}" if hindrance else waits_for
 
 
 def _pods_trouble(d: ObservedDeployment) -> Trouble | None:
@@ -219,8 +266,8 @@ def _pod_trouble(pod: ObservedPod) -> Trouble | None:
 def _deadline_message(view: View, target: ObservedDeployment) -> str:
     deadline = view.spec.serving.strategy.start_deadline
     return (
-        f"release {target.release} was not ready {deadline} after its first start "
-        f"({_waits_for(view, target)}); see its pods' logs, raise "
+        f"release {target.release} was not ready {deadline} after its first start: still waiting "
+        f"for {_waits_for(view, target)}; see its pods' logs, raise "
         f"spec.serving.strategy.startDeadline or {RETRY_HINT}"
     )
 
@@ -232,8 +279,3 @@ def name_conflict(kind: str, name: str) -> Trouble:
         f"object, then {RETRY_HINT}"
     )
     return Trouble(ConditionReason.NAME_CONFLICT, message, Cure.CHANGE)
-
-
-def verification_key(d: ObservedDeployment) -> str:
-    """How `status.verified` names a passed verification."""
-    return f"{d.release}/{d.uid}"

@@ -28,7 +28,7 @@ _PULL_FAILURES = frozenset(
         "RegistryUnavailable",
     }
 )
-_STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 
 class Cure(StrEnum):
@@ -95,7 +95,7 @@ def holdup_of(pod: ObservedPod | None) -> Trouble | None:
 
 def hindrance_of(pod: ObservedPod | None) -> str:
     """What a pod that is neither running nor in a typed hold-up waits for; empty when nothing."""
-    if pod is None or pod.waiting_reason in _STARTING:
+    if pod is None or pod.waiting_reason in STARTING:
         return ""
     return f"pod {pod.name}: {pod.waiting_reason} {_line(pod.waiting_message)}".strip()
 

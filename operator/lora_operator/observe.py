@@ -17,6 +17,7 @@ from lora_api.naming import (
     ANNOTATION_GAVE_UP,
     ANNOTATION_INPUT_HASH,
     ANNOTATION_RECIPE,
+    ANNOTATION_SWITCH,
     LABEL_NAME,
     LABEL_RELEASE,
     LABEL_STAGE,
@@ -40,6 +41,7 @@ from lora_operator.observed import (
     ObservedObject,
     ObservedPod,
     ObservedService,
+    Switch,
 )
 from lora_operator.podstate import created_at, is_owned_by, observed_pod
 
@@ -209,7 +211,25 @@ def _observed_service(parent: ObservedObject, document: Json) -> ObservedService
         name=metadata["name"],
         release=(spec.get("selector") or {}).get(LABEL_RELEASE, ""),
         ours=is_owned_by(document, parent.uid),
+        switch=_switch(metadata.get("annotations", {}).get(ANNOTATION_SWITCH, "")),
     )
+
+
+def _switch(text: str) -> Switch | None:
+    """As `manifests.serving` writes it; None for what is not there or not ours."""
+    try:
+        document = json.loads(text)
+        at = epoch_seconds(str(document["at"]))
+        if at is None:
+            return None
+        return Switch(
+            at=at,
+            previous=str(document["previous"]),
+            pods=int(document["pods"]),
+            refused=str(document["refused"]),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _recipe(text: str) -> dict[str, Any]:

@@ -114,12 +114,30 @@ class ObservedDeployment:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """How the Service came to select its release: on record on the Service, with the selector.
+
+    Attributes:
+        at: Seconds since the epoch.
+        previous: The release that it selected before; empty for the first.
+        pods: How many pods of the release were Ready then.
+        refused: `<release>/<Deployment uid>` that was left because it lost pods, else empty.
+    """
+
+    at: float
+    previous: str = ""
+    pods: int = 0
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class ObservedService:
     """The Service that clients use; what it selects is what serves."""
 
     name: str
     release: str
     ours: bool = True
+    switch: Switch | None = None
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,11 @@ _REJECTIONS = {
     Verdict.ERROR: ConditionReason.GATES_ERROR,
     Verdict.INCONCLUSIVE: ConditionReason.GATES_INCONCLUSIVE,
 }
+_EXPECTED = (
+    ConditionReason.PROGRESSING,
+    ConditionReason.BAKING,
+    ConditionReason.WAITING_FOR_PODS,
+)
 _SUSPENSION = Trouble(
     ConditionReason.SUSPENDED,
     "no stage runs while spec.suspend is true; what serves stays. Set it to false to go on",
@@ -80,7 +85,7 @@ def findings_of(observed: Observed, run: Run, rollout: Rollout) -> Findings:
     return {
         ConditionType.READY: _ready(run, rollout, trouble),
         ConditionType.AVAILABLE: available(observed, trouble),
-        **_kstatus(rollout.serves, trouble),
+        **_kstatus(rollout, trouble),
         **stages,
         ConditionType.GATES_PASSED: _gates_passed(run),
     }
@@ -91,7 +96,7 @@ def stalled_findings(observed: Observed, trouble: Trouble) -> Findings:
     return {
         ConditionType.READY: Finding(FALSE, trouble.reason, trouble.message),
         ConditionType.AVAILABLE: available(observed, trouble),
-        **_kstatus(False, trouble),
+        **_kstatus(None, trouble),
     }
 
 
@@ -194,11 +199,12 @@ def _ready(run: Run, rollout: Rollout, trouble: Trouble | None) -> Finding:
     return Finding(UNKNOWN, ConditionReason.PROGRESSING, f"{phase}: not finished yet")
 
 
-def _kstatus(serves: bool, trouble: Trouble | None) -> dict[ConditionType, Finding]:
+def _kstatus(rollout: Rollout | None, trouble: Trouble | None) -> dict[ConditionType, Finding]:
     """Reconciling and Stalled: abnormal-true, and never both."""
     settled = Finding(FALSE, ConditionReason.SETTLED)
-    if serves:
-        return {ConditionType.RECONCILING: settled, ConditionType.STALLED: settled}
+    if rollout and rollout.serves:
+        settling = _settling(rollout) or settled
+        return {ConditionType.RECONCILING: settling, ConditionType.STALLED: settled}
     if trouble and trouble.is_stalled:
         stalled = Finding(TRUE, trouble.reason, trouble.message)
         return {ConditionType.RECONCILING: settled, ConditionType.STALLED: stalled}
@@ -212,6 +218,22 @@ def _kstatus(serves: bool, trouble: Trouble | None) -> dict[ConditionType, Findi
         trouble.message if trouble else "",
     )
     return {ConditionType.RECONCILING: reconciling, ConditionType.STALLED: progressing}
+
+
+def _settling(rollout: Rollout) -> Finding | None:
+    """What still moves though what is asked for serves: pods, or the time of a promotion."""
+    up, promotion = rollout.bring_up, rollout.promotion
+    if not up.is_ready:
+        reason = rollout.trouble.reason if rollout.trouble else ConditionReason.WAITING_FOR_PODS
+        message = rollout.trouble.message if rollout.trouble else f"waiting for {up.waits_for}"
+        return Finding(TRUE, reason, message)
+    if promotion.bakes_until and promotion.kept:
+        message = (
+            f"release {promotion.kept.release} is kept until {promotion.bakes_until} and takes "
+            "over again if pods are lost"
+        )
+        return Finding(TRUE, ConditionReason.BAKING, message)
+    return None
 
 
 def _stage_finding(entry: StageStatus | None) -> Finding:
@@ -270,7 +292,7 @@ def _is_telling(kind: ConditionType, finding: Finding) -> bool:
     if kind is ConditionType.STALLED:
         return finding.status is TRUE
     if kind is ConditionType.RECONCILING:
-        return finding.status is TRUE and finding.reason != ConditionReason.PROGRESSING
+        return finding.status is TRUE and finding.reason not in _EXPECTED
     if kind is ConditionType.AVAILABLE:
         return False
     return finding.status is not UNKNOWN

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from gitops import by_kstatus
 from kubectl import Kubectl, KubectlError
 from lora_api.runtimes import RESERVED_FLAGS
 from lora_api.spec import parse_spec
+from lora_api.status import Status
 
 pytestmark = pytest.mark.integration
 SAMPLES = Path(__file__).parents[2] / "crds/samples"
@@ -63,6 +65,16 @@ def test_the_server_fills_in_the_defaults_that_the_models_have(kubectl: Kubectl,
     assert parse_spec(live) == mine
 
 
+def test_no_tool_takes_an_object_for_current_that_nobody_has_looked_at(kubectl: Kubectl) -> None:
+    document = sample("minimal")
+    document["metadata"]["name"] = "unseen"
+    kubectl.apply(document)
+    live = kubectl.get("lora", "unseen")
+    assert live["status"] == Status().to_json()
+    assert by_kstatus(live) == ["InProgress"]
+    assert "unchanged" in kubectl.apply(document)
+
+
 REFUSED: dict[str, tuple[str, object, str]] = {
     "an unknown runtime": ("spec.serving.runtime", "TGI", "supported values"),
     "a group size that engines refuse": ("spec.quantization.gptq.groupSize", 96, "supported value"),
@@ -80,6 +92,9 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "a connection of two kinds": ("spec.connections.0.huggingFace", {}, "exactly one of"),
     "a workload without concurrency 1": (
         "spec.benchmark.workload.concurrency", [8], "must contain 1",
+    ),
+    "a bake where nothing is left to go back to": (
+        "spec.serving.strategy.type", "Recreate", "no meaning with type Recreate",
     ),
     "no adapter": ("spec.adapters", [], "at least 1 item"),
     "a name too long to derive others": ("metadata.name", "x" * 41, "more than 40"),

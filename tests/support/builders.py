@@ -20,7 +20,11 @@ def spec_document(**changes: Any) -> dict[str, Any]:
         "quantization": {"calibration": {"sources": [{"uri": "s3://models/calibration.jsonl"}]}},
         "evaluation": {"task": {"uri": "s3://models/task.jsonl"}},
         "artifact": {"uri": "s3://models/store", "connection": "models"},
-        "serving": {"runtime": "Transformers", "accelerator": {"resource": "None"}},
+        "serving": {
+            "runtime": "Transformers",
+            "accelerator": {"resource": "None"},
+            "strategy": {"blueGreen": {"bakeTime": "0s", "drainTimeout": "0s"}},
+        },
     }  # fmt: skip
     for path, value in changes.items():
         *parents, last = path.split(".")

@@ -360,7 +360,7 @@ class World:
             assert action.release in self.published, "nothing ungated is ever selected"
             assert action.release in self.verified, "nothing unverified is ever selected"
             self.selected.append(action.release)
-        self.service = ObservedService(action.name, action.release)
+        self.service = ObservedService(action.name, action.release, switch=action.switch)
 
     def program(self, request: StageRequest) -> Outcome:
         """What the real stage program would do; a working stage adopts what the store has."""
@@ -420,6 +420,15 @@ class World:
             stage=Stage.RESOLVE, input_hash=request.call.input_hash, pins=pins, image=image,
             done=[r for _, r in line.done],
         )  # fmt: skip
+
+
+def lose_a_pod(world: World, name: str) -> None:
+    """The first pod of a Deployment crashes and is started again."""
+    d = world.deployments[name]
+    crashed = replace(d.pods[0], ready=False, restarts=1)
+    world.deployments[name] = replace(
+        d, pods=(crashed, *d.pods[1:]), ready_replicas=d.ready_replicas - 1, available=False
+    )
 
 
 def serving_world(**changes: Any) -> World:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,7 +14,7 @@ from lora_api import API_VERSION, KIND
 from lora_api.jobcontract import Reason, StageFailure
 from lora_api.status import Status
 from lora_operator.denial import with_denial
-from planning_world import World, serving_world
+from planning_world import World, lose_a_pod, serving_world
 
 Json = dict[str, Any]
 GOOD, BAD, GOING = "Healthy", "Degraded", "Progressing"
@@ -38,7 +38,7 @@ def document(world: World) -> Json:
     """The object as it is read back."""
     metadata = {"name": "demo", "namespace": "team", "generation": world.generation}
     head: Json = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
-    return head | {"spec": world.spec} | ({"status": world.status} if world.status else {})
+    return head | {"spec": world.spec, "status": world.status or Status().to_json()}
 
 
 def _running(stage: str, **changes: Any) -> Callable[[], World]:
@@ -117,7 +117,7 @@ def _pods_missing() -> World:
     world = serving_world(**{"serving.replicas": 2})
     (name,) = world.deployments
     world.serving_pods_start = False
-    world.deployments[name] = replace(world.deployments[name], ready_replicas=1)
+    lose_a_pod(world, name)
     world.rest()
     return world
 
@@ -171,9 +171,8 @@ def files() -> dict[str, str]:
 def _brief(found: Json) -> Json:
     """Without what no health check reads."""
     kept = ("observedGeneration", "phase", "conditions")
-    status = {key: value for key, value in found.get("status", {}).items() if key in kept}
-    head = {key: found[key] for key in ("apiVersion", "kind", "metadata")}
-    return head | ({"status": status} if status else {})
+    status = {key: value for key, value in found["status"].items() if key in kept}
+    return {key: found[key] for key in ("apiVersion", "kind", "metadata")} | {"status": status}
 
 
 def _message(found: Json) -> str:

@@ -8,6 +8,7 @@ may change (replicas, scheduling, credentials) is at most an ordinary rolling up
 """
 
 import json
+from dataclasses import asdict
 
 from lora_api.digests import digest_of
 from lora_api.jobcontract import (
@@ -28,6 +29,7 @@ from lora_api.naming import (
     ANNOTATION_DIGEST,
     ANNOTATION_RECIPE,
     ANNOTATION_SPEC_HASH,
+    ANNOTATION_SWITCH,
     LABEL_NAME,
     LABEL_RELEASE,
     labels,
@@ -35,7 +37,7 @@ from lora_api.naming import (
 from lora_api.parameters import ServingRecipe
 from lora_api.runtimes import RECIPES, SERVING_PORT, RuntimeRecipe, ServeCommand, serve_command
 from lora_api.spec import Accelerator, Spec
-from lora_api.times import seconds_of
+from lora_api.times import rfc3339, seconds_of
 from lora_operator.actions import ApplyDeployment, ApplyService
 from lora_operator.manifests.pods import (
     ENGINE_CONTAINER,
@@ -50,7 +52,7 @@ from lora_operator.manifests.pods import (
     resources,
     scratch,
 )
-from lora_operator.observed import ObservedObject
+from lora_operator.observed import ObservedObject, Switch
 from lora_operator.settings import Settings
 
 MODELS_DIR = "/models"
@@ -120,6 +122,7 @@ def release_service(parent: ObservedObject, spec: Spec, action: ApplyService) ->
             "name": action.name,
             "namespace": parent.namespace,
             "labels": labels(parent.name),
+            "annotations": _switch_annotation(action.switch),
             "ownerReferences": [owner_reference(parent)],
         },
         "spec": {
@@ -129,6 +132,12 @@ def release_service(parent: ObservedObject, spec: Spec, action: ApplyService) ->
         },
     }
     return with_spec_hash(document)
+
+
+def _switch_annotation(switch: Switch | None) -> dict[str, str]:
+    if switch is None:
+        return {}
+    return {ANNOTATION_SWITCH: json.dumps(asdict(switch) | {"at": rfc3339(switch.at)})}
 
 
 def selector(name: str, release: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import spec_document
+from fake_cluster import FakeCluster
 from lora_api.jobcontract import (
     ACCELERATED_STAGES,
     REQUEST_ENV,
@@ -19,13 +20,21 @@ from lora_api.jobcontract import (
     StoreReference,
 )
 from lora_api.line import release_of
-from lora_api.naming import ANNOTATION_SPEC_HASH, LABEL_NAME, deployment_name, job_name
+from lora_api.naming import (
+    ANNOTATION_SPEC_HASH,
+    ANNOTATION_SWITCH,
+    LABEL_NAME,
+    deployment_name,
+    job_name,
+)
 from lora_api.runtimes import RECIPES, Runtime
 from lora_api.spec import Spec, parse_spec
 from lora_operator.actions import ApplyDeployment, ApplyService, CreateJob
+from lora_operator.cluster import SERVICES
 from lora_operator.manifests.jobs import stage_job
 from lora_operator.manifests.serving import release_deployment, release_service
-from lora_operator.observed import ObservedObject
+from lora_operator.observe import observe_children
+from lora_operator.observed import ObservedObject, ObservedService, Switch
 from lora_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -271,6 +280,19 @@ def test_the_service_selects_exactly_the_pods_of_one_release() -> None:
     assert not selector.items() <= other.items()
     (port,) = document["spec"]["ports"]
     assert port["port"] == 80
+
+
+async def test_when_and_from_what_it_was_switched_is_read_back_from_the_service() -> None:
+    switch = Switch(at=1_800_000_000.0, previous="11111111", pods=2, refused="22222222/uid")
+    document = release_service(parent(), spec(), ApplyService("demo", "12345678", switch))
+    cluster = FakeCluster()
+    cluster.add(SERVICES, document)
+    observed = await observe_children(cluster, parent())
+    assert observed.service == ObservedService("demo", "12345678", ours=True, switch=switch)
+    document["metadata"]["annotations"][ANNOTATION_SWITCH] = "by hand"
+    cluster.add(SERVICES, document)
+    observed = await observe_children(cluster, parent())
+    assert observed.service == ObservedService("demo", "12345678", ours=True, switch=None)
 
 
 def test_equal_intent_has_an_equal_hash_and_any_change_another() -> None:

@@ -25,7 +25,7 @@ def test_the_first_look_starts_only_resolve_and_writes_every_condition() -> None
     assert told.pop("Stalled") == "False"
     assert set(told.values()) == {"Unknown"}
     assert world.status["phase"] == "Resolving"
-    assert "observedGeneration" not in world.status or not world.status["observedGeneration"]
+    assert world.status["observedGeneration"] == -1
 
 
 def test_a_settled_object_is_left_alone() -> None:

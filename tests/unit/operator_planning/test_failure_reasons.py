@@ -135,7 +135,7 @@ def test_every_failure_of_resolve_waits(reason: Reason, exit_code: int) -> None:
     assert world.condition("Resolved") == ("Unknown", reason.value)
     assert world.message("Resolved") == "do this"
     assert world.status["phase"] == "Waiting"
-    assert not world.status.get("observedGeneration")
+    assert world.status["observedGeneration"] == -1
 
 
 def test_a_crashed_or_killed_resolve_waits_too() -> None:

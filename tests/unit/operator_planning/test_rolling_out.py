@@ -7,7 +7,7 @@ import pytest
 from lora_api.jobcontract import Reason, StageFailure
 from lora_operator.actions import ApplyDeployment, ApplyService, CreateJob, GiveUpRelease
 from lora_operator.observed import ObservedPod, ObservedService
-from planning_world import World, serving_world
+from planning_world import World, lose_a_pod, serving_world
 
 NEXT = {"quantization.gptq": {"groupSize": 64}}
 REFUSED = StageFailure(failure=Reason.VERIFICATION_FAILED, message="other answers than recorded")
@@ -49,7 +49,8 @@ def test_a_first_release_gets_its_service_only_after_it_is_verified() -> None:
     assert world.status["phase"] == "Verifying"
     world.end_stage("verify")
     world.rest()
-    assert world.service == ObservedService("demo", world.deployments[name].release)
+    assert world.service is not None
+    assert world.service.release == world.deployments[name].release
     assert world.condition("Ready")[0] == "True"
 
 
@@ -331,10 +332,11 @@ def test_ready_does_not_hold_while_pods_are_missing() -> None:
     world = serving_world(**{"serving.replicas": 2})
     (name,) = world.deployments
     world.serving_pods_start = False
-    world.deployments[name] = replace(world.deployments[name], ready_replicas=1)
+    lose_a_pod(world, name)
     world.rest()
     assert world.condition("Ready") == ("Unknown", "WaitingForPods")
-    assert "1/2 pods" in world.message("Ready")
+    assert "waiting for the pods of release" in world.message("Ready")
+    assert "(1/2 are)" in world.message("Ready")
     assert world.condition("Available")[0] == "True"
 
 
