@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs tests examples bench
+SOURCES := crds operator jobs cli tests examples bench
 
 .DEFAULT_GOAL := help
 .PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
