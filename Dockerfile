@@ -21,6 +21,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY crds/lora_api /src/crds/lora_api
 COPY operator /src/operator
 COPY jobs /src/jobs
+COPY cli /src/cli
 RUN cd /src && /opt/build/bin/python -m hatchling build -t wheel -d /dist
 
 FROM ${BASE_IMAGE} AS operator

@@ -1,0 +1,1 @@
+"""`kubectl lora`: what a LoRADeployment does and waits for, on one screen."""

@@ -1,0 +1,185 @@
+"""The verbs as processes, over recorded objects and a kubectl that writes down what it is asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_api.naming import ANNOTATION_RETRY
+from lora_api.times import epoch_seconds
+from planning_world import World, serving_world
+from plugin import Plugin, RecordedKubectl
+from recorded_objects import PHASES, document
+
+
+def recorded(folder: Path, world: World, **metadata: Any) -> RecordedKubectl:
+    found = document(world)
+    found["metadata"] |= metadata
+    return RecordedKubectl(folder, found)
+
+
+def test_status_shows_why_it_waits_and_what_to_do(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, PHASES["waiting-for-a-secret"].story())
+    shown = kubectl.plugin("status", "demo", "-n", "team", "--context", "prod")
+    assert shown["code"] == 0, shown["err"]
+    assert "team/demo  Waiting  Ready=Unknown" in shown["out"]
+    assert "CredentialsMissing: Secret s3: create it" in shown["out"]
+    assert "kubectl lora retry demo" in shown["out"]
+    (words,) = kubectl.asked
+    assert words[:4] == ["--namespace", "team", "--context", "prod"]
+
+
+def test_status_shows_gates_with_their_intervals(tmp_path: Path) -> None:
+    shown = recorded(tmp_path, PHASES["gates-failed"].story()).plugin("status", "demo")
+    (line,) = [line for line in shown["out"].splitlines() if line.startswith("taskQuality")]
+    assert "[+49.9%, +50.1%]" in line
+    assert "Failed" in line
+
+
+def test_status_is_json_for_programs(tmp_path: Path) -> None:
+    shown = recorded(tmp_path, serving_world()).plugin("status", "demo", "-o", "json")
+    story = json.loads(shown["out"])
+    assert (story["phase"], story["ready"], story["verdict"]) == ("Serving", "True", "Passed")
+    assert [s["name"] for s in story["stages"]][:2] == ["resolve", "merge"]
+
+
+def test_a_report_shows_the_four_conditions_and_where_it_lies(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    shown = kubectl.plugin("report", "demo")["out"]
+    (row,) = [line for line in shown.splitlines() if line.startswith("Perplexity/task")]
+    assert row.split()[1:] == ["20.09", "7.389", "7.389", "7.462890"]
+    uri = json.loads(kubectl.plugin("report", "demo", "-o", "json")["out"])["reportUri"]
+    assert f"report   {uri}" in shown
+    opened = kubectl.plugin("report", "demo", "--open")
+    assert (opened["code"], opened["err"]) == (
+        1, f"no browser opens this address; fetch it: aws s3 cp {uri} report.html\n",
+    )  # fmt: skip
+
+
+def test_a_report_that_is_not_there_yet_is_no_success(tmp_path: Path) -> None:
+    shown = recorded(tmp_path, PHASES["running-merge"].story()).plugin("report", "demo")
+    assert (shown["code"], shown["out"]) == (1, "")
+    assert "no verdict yet" in shown["err"]
+
+
+def test_releases_mark_what_serves(tmp_path: Path) -> None:
+    world = serving_world()
+    kubectl = recorded(tmp_path, world)
+    (found,) = json.loads(kubectl.plugin("releases", "demo", "-o", "json")["out"])
+    assert (found["id"], found["serves"]) == (world.status["serving"]["release"], True)
+    last = kubectl.plugin("releases", "demo")["out"].splitlines()[-1]
+    assert last.split()[:3] == ["*", "1", found["id"]]
+
+
+def test_a_log_is_kubectls_own_of_the_stages_job(tmp_path: Path) -> None:
+    world = PHASES["running-quantize"].story()
+    kubectl = recorded(tmp_path, world)
+    kubectl.keep_job("any")
+    shown = kubectl.plugin("logs", "demo", "-f", "--tail", "5", "-n", "team")
+    assert (shown["code"], shown["out"]) == (0, "the log\n")
+    job = world.stage("quantize")["job"]
+    assert kubectl.asked[-1] == [
+        "--namespace", "team", "logs", f"job/{job}", "--all-containers", "--tail=5", "--follow",
+    ]  # fmt: skip
+
+
+def test_the_log_of_what_serves_is_that_of_its_deployment(tmp_path: Path) -> None:
+    world = serving_world()
+    kubectl = recorded(tmp_path, world)
+    assert kubectl.plugin("logs", "demo", "serving")["code"] == 0
+    release = world.status["serving"]["release"]
+    assert f"deployment/demo-{release}" in kubectl.asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("phase", "stage", "why"),
+    [
+        ("running-merge", "benchmark", "stage benchmark has not run"),
+        ("running-merge", "serving", "no release of demo serves yet"),
+        ("running-quantize", "merge", "is gone, and its log with it"),
+        ("new", "", "no stage has run yet"),
+    ],
+)
+def test_a_log_that_cannot_be_had_says_why(
+    tmp_path: Path, phase: str, stage: str, why: str
+) -> None:
+    kubectl = recorded(tmp_path, PHASES[phase].story())
+    shown = kubectl.plugin("logs", "demo", *filter(None, [stage]))
+    assert (shown["code"], shown["out"]) == (1, "")
+    assert why in shown["err"]
+
+
+def test_a_reused_stage_has_no_log_and_says_so(tmp_path: Path) -> None:
+    world = serving_world()
+    world.recreate()
+    world.settle()
+    shown = recorded(tmp_path, world).plugin("logs", "demo", "merge")
+    assert "the store had its result" in shown["err"]
+
+
+def test_a_retry_sets_the_annotation_even_under_gitops(tmp_path: Path) -> None:
+    labels = {"argocd.argoproj.io/instance": "models"}
+    kubectl = recorded(tmp_path, PHASES["waiting-for-a-secret"].story(), labels=labels)
+    assert kubectl.plugin("retry", "demo")["code"] == 0
+    (words,) = kubectl.written
+    (change,) = [json.loads(w.removeprefix("--patch=")) for w in words if w.startswith("--patch=")]
+    assert list(change) == ["metadata"]
+    assert epoch_seconds(change["metadata"]["annotations"][ANNOTATION_RETRY])
+    assert "--field-manager=kubectl-lora" in words
+
+
+def test_suspend_and_resume_write_one_field(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    assert kubectl.plugin("suspend", "demo")["out"] == "demo is suspended\n"
+    (words,) = kubectl.written
+    assert '--patch={"spec": {"suspend": true}}' in words
+    assert kubectl.plugin("resume", "demo")["out"] == "demo is not suspended already\n"
+    assert len(kubectl.written) == 1
+
+
+def test_what_git_owns_is_not_written_but_told_as_a_patch(tmp_path: Path) -> None:
+    labels = {"kustomize.toolkit.fluxcd.io/name": "models"}
+    kubectl = recorded(tmp_path, serving_world(), labels=labels)
+    shown = kubectl.plugin("suspend", "demo")
+    assert (shown["code"], kubectl.written) == (1, [])
+    assert "synced by Flux (models)" in shown["err"]
+    assert "suspend: true" in shown["out"]
+
+
+def test_a_reason_is_explained_and_an_unknown_one_is_not_guessed(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    shown = kubectl.plugin("explain", "outofmemory")
+    assert shown["out"].startswith("OutOfMemory\n")
+    assert "How to fix" in shown["out"]
+    assert kubectl.plugin("explain", "Bad")["code"] == 1
+    assert kubectl.asked == []
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "demo", "-o", "xml"], ["dance"]])
+def test_wrong_words_are_a_usage_error(tmp_path: Path, words: list[str]) -> None:
+    assert Plugin(tmp_path)(*words)["code"] == 64
+
+
+def test_without_kubectl_one_line_says_so(tmp_path: Path) -> None:
+    shown = Plugin(tmp_path)("status", "demo", PATH=str(tmp_path))
+    assert (shown["code"], shown["err"]) == (1, "kubectl is not on the PATH; install it\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["sta"], ["status"]),
+        (["re"], ["report", "releases", "retry", "resume"]),
+        (["status", "dem"], ["demo", "demon"]),
+        (["status", ""], ["demo", "demon", "other"]),
+        (["explain", "OutOf"], ["OutOfMemory"]),
+        (["status", "demo", "-o", ""], ["table", "json"]),
+    ],
+)
+def test_kubectl_completes_verbs_names_and_reasons(
+    tmp_path: Path, words: list[str], completed: list[str]
+) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    shown = kubectl.plugin(*words, module="lora_cli.completion")
+    assert shown["out"].split() == [*completed, ":4"]
