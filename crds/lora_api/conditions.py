@@ -45,6 +45,7 @@ class ConditionReason(StrEnum):
     SETTLED = "Settled"
     SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
+    NOT_ALLOWED = "NotAllowed"
     GATES_PASSED = "GatesPassed"
     GATES_FAILED = "GatesFailed"
     GATES_ERROR = "GatesError"

@@ -19,6 +19,7 @@ from lora_api.spec import parse_spec
 from lora_api.status import Phase
 from lora_api.times import rfc3339
 from lora_operator.actions import Action, CreateJob, DeleteJob
+from lora_operator.allowed import refusal_of
 from lora_operator.failures import Cure, Trouble
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
@@ -51,7 +52,10 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     try:
         spec = parse_spec(dict(observed.parent.spec))
     except ValidationError as error:
-        return _plan_without_spec(observed, error, now)
+        return _plan_stalled(observed, _unreadable(error), now)
+    refusal = refusal_of(spec, settings.allowed, settings.serving_images.values())
+    if refusal:
+        return _plan_stalled(observed, refusal, now)
     view = View(observed, settings, spec, before, now)
     given_up = start_given_up_releases_again(view)
     if given_up:
@@ -104,13 +108,16 @@ def _superseded_jobs(view: View, run: Run, rollout: Rollout) -> Iterator[DeleteJ
             yield DeleteJob(job.name, job.uid, "another piece of work has taken its place")
 
 
-def _plan_without_spec(observed: Observed, error: ValidationError, now: float) -> Plan:
-    """A spec that this version cannot read: say so, touch nothing."""
-    before, parent = status_of(observed.parent.status), observed.parent
+def _unreadable(error: ValidationError) -> Trouble:
     what = "; ".join(
         f"spec.{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]
     )
-    trouble = Trouble(ConditionReason.INVALID_SPEC, f"{what}; correct the spec", Cure.CHANGE)
+    return Trouble(ConditionReason.INVALID_SPEC, f"{what}; correct the spec", Cure.CHANGE)
+
+
+def _plan_stalled(observed: Observed, trouble: Trouble, now: float) -> Plan:
+    """A spec that this version cannot read, or may not follow: say so, touch nothing."""
+    before, parent = status_of(observed.parent.status), observed.parent
     findings = stalled_findings(observed, trouble)
     status = before.model_copy(
         update={

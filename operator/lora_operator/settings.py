@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lora_api.runtimes import Runtime
+from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 
 
@@ -16,6 +17,7 @@ class Settings:
         quantize_image: quantize and evaluate.
         serving_images: Default image of each runtime; also runs the benchmark.
         namespaces: Watched namespaces; empty means all.
+        allowed: What objects may name.
         resync_seconds: Longest time between two looks at an object.
         backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
         progress_seconds: Shortest time between two status writes that only move progress.
@@ -26,6 +28,7 @@ class Settings:
     serving_images: Mapping[Runtime, str] = field(default_factory=dict)
     cluster_name: str = ""
     namespaces: tuple[str, ...] = ()
+    allowed: Allowed = field(default_factory=Allowed)
     resync_seconds: float = 600.0
     backoff_min_seconds: float = 30.0
     backoff_max_seconds: float = 600.0
@@ -59,7 +62,12 @@ class Settings:
                 if env.get(f"SERVING_IMAGE_{runtime.name}")
             },
             cluster_name=env.get("CLUSTER_NAME", ""),
-            namespaces=tuple(n for n in env.get("NAMESPACES", "").split(",") if n),
+            namespaces=_listed(env.get("NAMESPACES", "")),
+            allowed=Allowed(
+                images=_listed(env.get("ALLOWED_IMAGES", "")),
+                service_accounts=_listed(env.get("ALLOWED_SERVICE_ACCOUNTS", "*")),
+                secrets=_listed(env.get("ALLOWED_SECRETS", "*")),
+            ),
             resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),
             backoff_min_seconds=float(env.get("BACKOFF_MIN_SECONDS", defaults.backoff_min_seconds)),
             backoff_max_seconds=float(env.get("BACKOFF_MAX_SECONDS", defaults.backoff_max_seconds)),
@@ -67,3 +75,7 @@ class Settings:
             log_level=LogLevel(env.get("LOG_LEVEL", defaults.log_level)),
             log_format=LogFormat(env.get("LOG_FORMAT", defaults.log_format)),
         )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(item for item in text.split(",") if item)

@@ -22,6 +22,7 @@ from chart import (
 )
 from lora_api.generate import generated_files
 from lora_api.runtimes import Runtime
+from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 from lora_operator.settings import Settings
 
@@ -115,6 +116,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         },
         cluster_name="eu-1",
         namespaces=("red", "blue"),
+        allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub")),
         resync_seconds=60,
         backoff_min_seconds=1,
         backoff_max_seconds=2.5,

@@ -21,6 +21,11 @@ RELEASE, NAMESPACE = "lora-operator", "lora-system"
 EVERYTHING: Json = {
     "commonLabels": {"team": "models"},
     "fullnameOverride": "models-operator",
+    "allowed": {
+        "images": ["registry.example/*"],
+        "serviceAccounts": [],
+        "secrets": ["s3-*", "hub"],
+    },
     "clusterName": "eu-1",
     "replicas": 2,
     "images": {

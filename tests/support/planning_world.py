@@ -39,6 +39,7 @@ from lora_operator.actions import (
     EmitEvent,
     GiveUpRelease,
 )
+from lora_operator.allowed import Allowed
 from lora_operator.observed import (
     Observed,
     ObservedDeployment,
@@ -55,6 +56,7 @@ SETTINGS = Settings(
     jobs_image="jobs",
     quantize_image="quantize",
     serving_images={Runtime.TRANSFORMERS: "serve@sha256:1", Runtime.VLLM: "vllm@sha256:1"},
+    allowed=Allowed(images=("engine:*",)),
 )
 Outcome = StageResult | StageFailure | str | None
 """What a Job ends with: a result, a failure, a crash's last log line, or None for the result that

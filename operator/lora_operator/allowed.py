@@ -1,0 +1,70 @@
+"""What the administrator lets objects name: nobody reaches through us what is not theirs.
+
+Patterns are those of a shell (`registry.example/*`); the images of the chart are always allowed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from lora_api.conditions import ConditionReason
+from lora_api.spec import Spec
+from lora_operator.failures import Cure, Trouble
+
+ANY = ("*",)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Patterns; an empty tuple allows none."""
+
+    images: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ANY
+    secrets: tuple[str, ...] = ANY
+
+
+@dataclass(frozen=True)
+class _Named:
+    """One name that a spec gives, and what may stand there."""
+
+    field: str
+    name: str
+    patterns: tuple[str, ...]
+    value: str
+    """The chart's value that holds the patterns."""
+
+
+def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Trouble | None:
+    """Why this object may not run at all; None when all that it names is allowed."""
+    images = (*allowed.images, *own_images)
+    for named in _names(spec, allowed, images):
+        if named.name and not any(fnmatchcase(named.name, p) for p in named.patterns):
+            listed = ", ".join(named.patterns) or "none"
+            return Trouble(
+                ConditionReason.NOT_ALLOWED,
+                f"spec.{named.field} names {named.name}, which the administrator does not allow "
+                f"({listed}); name another, or have it added to the chart's {named.value}",
+                Cure.CHANGE,
+            )
+    return None
+
+
+def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_Named]:
+    yield _Named("serving.image", spec.serving.image, images, "allowed.images")
+    for place, name in (
+        ("serving", spec.serving.service_account_name),
+        ("jobs.defaults", spec.jobs.defaults.service_account_name),
+    ):
+        field = f"{place}.serviceAccountName"
+        yield _Named(field, name, allowed.service_accounts, "allowed.serviceAccounts")
+    for connection in spec.connections or ():
+        s3, hub = connection.s3, connection.hugging_face
+        references = {
+            "s3.secretRef": s3.secret_ref if s3 else None,
+            "s3.readSecretRef": s3.read_secret_ref if s3 else None,
+            "huggingFace.secretRef": hub.secret_ref if hub else None,
+        }
+        for place, reference in references.items():
+            field = f"connections[{connection.name}].{place}.name"
+            name = reference.name if reference else ""
+            yield _Named(field, name, allowed.secrets, "allowed.secrets")
