@@ -11,7 +11,7 @@ SOURCES := crds operator jobs cli tests examples bench
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model release lock cluster-tools
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -47,6 +47,10 @@ unit: venv ## pure tests, property tests, contract tests
 
 integration: venv ## against a real API server and a real S3 server; no root
 	$(BIN)/pytest $(SIDE_BY_SIDE) tests/integration
+
+FUZZ_SECONDS ?= 60
+fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECONDS for each kind
+	PYTHONPATH=tests/support $(BIN)/python tests/fuzz $(FUZZ_SECONDS)
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e

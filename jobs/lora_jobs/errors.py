@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from lora_api.jobcontract import ExitCode, Reason, StageFailure
 
+MAX_MESSAGE_CHARACTERS = 1024
+"""What the operator shows; names in broken files may be megabytes long."""
+
 
 class StageError(Exception):
     """A failure with a reason. `str()` is one line: what is wrong and what to do."""
@@ -18,12 +21,12 @@ class StageError(Exception):
     exit_code: ClassVar[ExitCode]
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(_one_line(message))
         self.reason = reason
 
     def to_termination_message(self) -> str:
         """What the operator reads of a pod that ended so: a `StageFailure` as JSON."""
-        failure = StageFailure(failure=self.reason, message=str(self)[:1024])
+        failure = StageFailure(failure=self.reason, message=str(self))
         return failure.model_dump_json(by_alias=True)
 
 
@@ -37,3 +40,9 @@ class Waiting(StageError):
     """The input may work once the world has changed."""
 
     exit_code = ExitCode.WAITING
+
+
+def _one_line(message: str) -> str:
+    """Names from files are quoted in messages: what would not print, or move a cursor, is `?`."""
+    line = " ".join(message[: 4 * MAX_MESSAGE_CHARACTERS].split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:MAX_MESSAGE_CHARACTERS]

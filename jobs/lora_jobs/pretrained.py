@@ -3,12 +3,12 @@
 Transformers is imported for the tokenizer only, and when it is asked for.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import read_object
 
 SIXTEEN_BIT = ("bfloat16", "float16")
 DEFAULT_DTYPE = "bfloat16"
@@ -21,12 +21,11 @@ def read_config(model: Path) -> dict[str, Any]:
         Refused: It is missing or no JSON object.
     """
     try:
-        config = json.loads((model / "config.json").read_bytes())
+        return read_object(model / "config.json")
     except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise Refused(Reason.INVALID_INPUT, f"{model.name} has no config.json that can be read")
-    return config
+        raise Refused(
+            Reason.INVALID_INPUT, f"{model.name} has no config.json that can be read"
+        ) from None
 
 
 def compute_dtype(model: Path) -> str:

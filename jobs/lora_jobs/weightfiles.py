@@ -6,22 +6,24 @@ as the safetensors library checks it: the tensors fill the file without hole or 
 has the bytes that its dtype and shape need.
 """
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, parse_json, read_object
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 _MODEL = "model"
 """Name of a model's one file and of its index, before the suffix."""
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library."""
+MAX_HEADER_BYTES = MAX_DOCUMENT_BYTES
+"""The library takes 100 MB, of which Python would make gigabytes of objects."""
+_MAX_DIMENSIONS = 16
+_MAX_NAME_CHARACTERS = 1024
 _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -50,18 +52,37 @@ def tensors_in(file: Path) -> list[TensorEntry]:
     """
     length = file.stat().st_size
     with file.open("rb") as stream:
-        header_bytes = int.from_bytes(stream.read(8), "little")
-        if not 0 < header_bytes <= min(MAX_HEADER_BYTES, length - 8):
-            raise _broken(file, "its header is longer than the file or than any may be")
-        try:
-            header = json.loads(stream.read(header_bytes), object_pairs_hook=_without_duplicates)
-            entries = [
-                _entry(name, tensor, file, 8 + header_bytes)
-                for name, tensor in header.items()
-                if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _broken(file, "its header is malformed") from None
+
+        def read(start: int, count: int) -> bytes:
+            stream.seek(start)
+            return stream.read(count)
+
+        return tensors_by(read, file, length)
+
+
+def tensors_by(read: Callable[[int, int], bytes], file: Path, length: int) -> list[TensorEntry]:
+    """The tensors of a file that may lie elsewhere, in the order of its header.
+
+    Args:
+        read: Gives `count` bytes from `start` on, or fewer where the file ends.
+        file: Its name.
+        length: Its size in bytes.
+
+    Raises:
+        Refused: It is no safetensors file, or a truncated one.
+    """
+    header_bytes = int.from_bytes(read(0, 8), "little")
+    if not 0 < header_bytes <= min(MAX_HEADER_BYTES, length - 8):
+        raise _broken(file, "its header is longer than the file or than any may be")
+    try:
+        header = parse_json(read(8, header_bytes), MAX_HEADER_BYTES, _without_duplicates)
+        entries = [
+            _entry(name, tensor, file, 8 + header_bytes)
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _broken(file, "its header is malformed") from None
     end = 8 + header_bytes
     for entry in sorted(entries, key=lambda e: (e.offset, e.size)):
         if entry.offset != end:
@@ -133,9 +154,9 @@ def _index(model: Path) -> Mapping[str, Path]:
     if not index.is_file():
         return {}
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = read_object(index)["weight_map"]
         files = {name: model / Path(file).name for name, file in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
             Reason.INVALID_INPUT, f"{index.name} is no index of safetensors files; upload it again"
         ) from None
@@ -159,7 +180,9 @@ def _weight_files(model: Path, index: Mapping[str, Path]) -> list[Path]:
 def _entry(name: str, tensor: dict[str, Any], file: Path, data_start: int) -> TensorEntry:
     begin, end = tensor["data_offsets"]
     shape = tuple(tensor["shape"])
-    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+    if len(name) > _MAX_NAME_CHARACTERS or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError("no tensor has so long a name or so many dimensions")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
         raise ValueError(f"{name}: offsets and sizes are natural numbers")
     bytes_each = _ITEM_BYTES.get(tensor["dtype"])
     if end < begin or (bytes_each is not None and end - begin != bytes_each * math.prod(shape)):

@@ -12,7 +12,6 @@ A folder is read in the order of its paths; files with other suffixes are left a
 without any text (empty lines of a corpus) are left out. All records of a set have one format.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from lora_api.jobcontract import Reason
 from lora_api.spec import RecordFormat
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import parse_json
 
 JSON_LINES = ".jsonl"
 JSON = ".json"
@@ -28,6 +28,9 @@ PARQUET = ".parquet"
 PLAIN_TEXT = ".txt"
 SUFFIXES = (JSON_LINES, PARQUET, PLAIN_TEXT, JSON)
 PAGE_BREAK = "\f"
+MAX_RECORD_BYTES = 64 * 2**20
+MAX_LIST_BYTES = 512 * 2**20
+"""A list is parsed as a whole; larger sets are given as JSON lines."""
 
 FIELDS = {
     RecordFormat.MESSAGES: ("messages",),
@@ -186,7 +189,7 @@ def _json_lines(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, An
             continue
         place = Place(label, number)
         try:
-            row = json.loads(line)
+            row = parse_json(line, MAX_RECORD_BYTES)
         except ValueError as error:
             column = getattr(error, "colno", 1)
             raise _unreadable(place, f"not JSON at column {column}; one record a line") from None
@@ -201,7 +204,7 @@ def _json_rows(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, Any
         yield from _json_lines(file, label)
         return
     try:
-        rows = json.loads(text)
+        rows = parse_json(text, MAX_LIST_BYTES)
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         raise _unreadable(Place(label, line), "not JSON") from None
@@ -225,7 +228,7 @@ def _parquet_rows(file: Path, label: str) -> Iterator[tuple[Place, Mapping[str, 
             for row in batch.to_pylist():
                 number += 1
                 yield Place(label, number), row
-    except pyarrow.ArrowInvalid:
+    except (pyarrow.ArrowException, OSError, ValueError):
         raise _unreadable(Place(label, 1), "not a Parquet file") from None
 
 

@@ -4,7 +4,6 @@ Every key of the file is understood or refused, and what the config announces mu
 only warns of a missing key, and then the layer stays as the base has it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import read_object
 from lora_jobs.merging.announced import check_announced, token_indices
 from lora_jobs.merging.experts import is_experts, parameter_of
 from lora_jobs.merging.keys import Key, Part, parse_key
@@ -135,12 +135,9 @@ def read_adapter(folder: Path) -> Adapter:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if isinstance(config, dict):
-            return config
-    except (OSError, ValueError, RecursionError):
-        pass
-    raise _invalid(f"the adapter has no readable {CONFIG}; upload it again")
+        return read_object(folder / CONFIG)
+    except (OSError, ValueError):
+        raise _invalid(f"the adapter has no readable {CONFIG}; upload it again") from None
 
 
 def _weights(folder: Path) -> Path:

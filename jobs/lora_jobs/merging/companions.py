@@ -9,11 +9,13 @@ import filecmp
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, MAX_TOKENIZER_BYTES, read_object
 from lora_jobs.merging.documents import CONFIG, changed_documents
 from lora_jobs.merging.plan import MergePlan
 from lora_jobs.weightfiles import SUFFIX
@@ -101,19 +103,18 @@ def plan_companions(
     return Companions(dict(sorted(chosen.items())), documents, notes)
 
 
-def read_document(file: Path) -> dict[str, Any]:
+def read_document(file: Path, most_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         Refused: The file is missing or something else.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(document, dict):
-            return document
-    except (OSError, ValueError, RecursionError):
-        pass
-    raise Refused(Reason.INVALID_INPUT, f"{file.name} is missing or no JSON; upload it again")
+        return read_object(file, most_bytes)
+    except (OSError, ValueError):
+        raise Refused(
+            Reason.INVALID_INPUT, f"{file.name} is missing or no JSON object; upload it again"
+        ) from None
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -158,13 +159,14 @@ def _refuse_quantized(config: Mapping[str, Any]) -> None:
 
 def _check_vocabulary(base: Path, adapter: Path, config: Mapping[str, Any]) -> None:
     """Compare the adapter's token ids with the rows of the base's embedding."""
-    size = (config.get("text_config") or config).get("vocab_size")
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) and text else config).get("vocab_size")
     own = adapter / "tokenizer.json"
     # A tokenizer.json of tens of megabytes is parsed only when it is not the base's.
     if not isinstance(size, int) or not own.is_file() or _same(own, base / "tokenizer.json"):
         return
     try:
-        largest = max(_token_ids(read_document(own)), default=0)
+        largest = max(map(index, _token_ids(read_document(own, MAX_TOKENIZER_BYTES))), default=0)
     except (AttributeError, KeyError, TypeError):
         raise Refused(
             Reason.INVALID_INPUT, "the adapter's tokenizer.json is no tokenizer; upload it again"

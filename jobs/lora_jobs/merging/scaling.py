@@ -7,16 +7,19 @@ weights are refused.)
 """
 
 import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 
 CONFIG = "adapter_config.json"
+_MATCH_SECONDS = 1.0
+"""Python's `re` cannot be stopped, and patterns such as (a+)+b run for years."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,24 @@ class Pattern:
     """A default and its exceptions by layer, as `rank_pattern` and `alpha_pattern` say them."""
 
     default: float
-    exceptions: tuple[tuple[re.Pattern[str], float], ...]
+    exceptions: tuple[tuple[regex.Pattern[str], float], ...]
 
     def value_for(self, module: str) -> float:
-        """As peft's `get_pattern_key`: the first pattern that matches the end of the name."""
-        matching = (value for pattern, value in self.exceptions if pattern.match(module))
-        return next(matching, self.default)
+        """As peft's `get_pattern_key`: the first pattern that matches the end of the name.
+
+        Raises:
+            Refused: A pattern takes so long that it may never end.
+        """
+        for pattern, value in self.exceptions:
+            try:
+                if pattern.match(module, timeout=_MATCH_SECONDS):
+                    return value
+            except TimeoutError:
+                raise _invalid(
+                    f"the pattern {pattern.pattern} takes too long on {module}; name the layers "
+                    "more plainly"
+                ) from None
+        return self.default
 
 
 @dataclass(frozen=True)
@@ -72,8 +87,10 @@ def _pattern(config: Mapping[str, Any], field: str, exceptions_field: str) -> Pa
         if not _is_positive(value):
             raise _invalid(f"{name} is {value}, not a positive number; correct it")
     try:
-        compiled = [(re.compile(rf"(.*\.)?({key})$"), value) for key, value in exceptions.items()]
-    except (re.error, RecursionError, OverflowError) as error:
+        compiled = [
+            (regex.compile(rf"(.*\.)?({key})$"), value) for key, value in exceptions.items()
+        ]
+    except (regex.error, RecursionError, OverflowError) as error:
         raise _invalid(
             f"{exceptions_field} holds no regular expression: {error}; correct it"
         ) from None

@@ -4,23 +4,21 @@ It refuses what cannot fit before a stage runs. It does not decide what the merg
 adapter variants: `merge` consumes every key exactly once or refuses by name.
 """
 
-import json
 import re
-import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, parse_object
 from lora_jobs.parallel import in_parallel
-from lora_jobs.sources.pins import Pin
+from lora_jobs.sources.pins import Pin, PinnedFile
 from lora_jobs.sources.place import Source
 from lora_jobs.sources.selection import ADAPTER_CONFIG, CONFIG
-from lora_jobs.weightfiles import name_in_base
+from lora_jobs.weightfiles import TensorEntry, name_in_base, tensors_by
 
 Shapes = dict[str, tuple[int, ...]]
-_MAX_HEADER_BYTES = 100 * 2**20
-"""As safetensors itself allows."""
 _PEFT_PREFIX = "base_model.model."
 _LORA_A, _LORA_B = ".lora_A.weight", ".lora_B.weight"
 _TIED_HEAD = "lm_head"
@@ -31,10 +29,12 @@ def check_base(source: Source) -> None:
     """Refuse a base that is quantized already: merging into its codes would ruin it."""
     config = _json(source, CONFIG)
     if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "unknown method")
+        quantization = config["quantization_config"]
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise Refused(
             Reason.INVALID_INPUT,
-            f"{source.uri} is quantized already ({method}); name the 16-bit base model",
+            f"{source.uri} is quantized already ({method or 'unknown method'}); name the 16-bit "
+            "base model",
         )
 
 
@@ -116,40 +116,24 @@ def check_shapes(
 
 def read_shapes(source: Source, pin: Pin) -> Shapes:
     """Shapes of all tensors of a source, from its safetensors headers alone."""
-    weights = [f.path for f in pin.files if f.path.endswith(".safetensors")]
-    shapes: Shapes = {}
-    for header in in_parallel(lambda path: _header(source, path), weights):
-        shapes |= {
-            name: tuple(tensor["shape"])
-            for name, tensor in header.items()
-            if name != "__metadata__"
-        }
-    return shapes
+    weights = [f for f in pin.files if f.path.endswith(".safetensors")]
+    headers = in_parallel(lambda file: _tensors(source, file), weights)
+    return {tensor.name: tensor.shape for tensors in headers for tensor in tensors}
 
 
-def _header(source: Source, path: str) -> dict[str, Any]:
-    """Format: 8 bytes little-endian length, then that much JSON (safetensors README)."""
+def _tensors(source: Source, file: PinnedFile) -> list[TensorEntry]:
     try:
-        (length,) = struct.unpack("<Q", source.read(path, 0, 8))
-        if not 2 <= length <= _MAX_HEADER_BYTES:
-            raise ValueError("its header has an impossible length")
-        header = json.loads(source.read(path, 8, length))
-        assert isinstance(header, dict)
-        return header
-    except (struct.error, ValueError, AssertionError):
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"{path} of {source.uri} is no safetensors file or is cut; upload it again",
-        ) from None
+        return tensors_by(
+            lambda start, count: source.read(file.path, start, count), Path(file.path), file.size
+        )
+    except Refused as refusal:
+        raise Refused(refusal.reason, f"{source.uri}: {refusal}") from None
 
 
 def _json(source: Source, path: str) -> dict[str, Any]:
     try:
-        document = json.loads(source.read(path))
+        return parse_object(source.read(path, 0, MAX_DOCUMENT_BYTES + 1))
     except ValueError:
-        document = None
-    if not isinstance(document, dict):
         raise Refused(
             Reason.INVALID_INPUT, f"{path} of {source.uri} is no JSON object; upload it again"
-        )
-    return document
+        ) from None

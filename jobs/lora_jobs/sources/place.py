@@ -7,6 +7,7 @@ from typing import Protocol
 from lora_api.connections import Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Waiting
+from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES
 from lora_jobs.sources.pins import Pin, PinnedFile
 from lora_jobs.sources.selection import SourceKind, select
 
@@ -68,5 +69,7 @@ def pin_source(kind: SourceKind, source: Source) -> Pin:
         Refused: Nothing useful and safe is there.
         Waiting: It cannot be read.
     """
-    chosen = select(kind, source.uri, source.files(), source.read)
+    chosen = select(
+        kind, source.uri, source.files(), lambda path: source.read(path, 0, MAX_DOCUMENT_BYTES + 1)
+    )
     return Pin.of(source.uri, source.revision(), source.identified(chosen))

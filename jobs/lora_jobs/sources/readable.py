@@ -1,9 +1,8 @@
 """Cheap proofs that a data set has records: the first bytes of each file, never all of it."""
 
-import json
-
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import parse_json
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source
 
@@ -45,7 +44,7 @@ def _parquet_rows(source: Source, path: str, size: int) -> int:
     tail = source.read(path, max(0, size - _LOOK_BYTES), _LOOK_BYTES)
     try:
         return int(read_metadata(pyarrow.BufferReader(tail)).num_rows)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, ValueError):
         raise _unreadable(source.uri, path, "it is no Parquet file") from None
 
 
@@ -54,7 +53,7 @@ def _check_first_line(uri: str, path: str, text: str, is_whole: bool) -> None:
     if not newline and not is_whole:
         return  # a record longer than what was looked at
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise _unreadable(uri, path, f"its first line is no JSON ({error})") from None
     if not isinstance(record, dict):

@@ -5,12 +5,12 @@ when they are imported, so neither is ever downloaded. Only the top level of a m
 checkpoints in sub-folders hold other weights under the same names.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
+from lora_jobs.jsonfiles import parse_object
 from lora_jobs.sources.pins import PinnedFile
 from lora_jobs.store.interface import checked_key
 
@@ -79,7 +79,7 @@ def _check_path(uri: str, path: str) -> None:
 def _model_files(uri: str, files: Sequence[PinnedFile], read: ReadWhole) -> list[PinnedFile]:
     there = {f.path: f for f in files}
     _require_file(CONFIG, SourceKind.BASE, uri, there)
-    weights = _weight_names(there, read)
+    weights = _weight_names(uri, there, read)
     if not weights:
         raise _no_weights(uri, SourceKind.BASE, there)
     missing = [name for name in weights if name not in there]
@@ -92,10 +92,17 @@ def _model_files(uri: str, files: Sequence[PinnedFile], read: ReadWhole) -> list
     return [there[name] for name in weights] + _companions(files)
 
 
-def _weight_names(there: dict[str, PinnedFile], read: ReadWhole) -> list[str]:
+def _weight_names(uri: str, there: dict[str, PinnedFile], read: ReadWhole) -> list[str]:
     """By the index where there is one: repositories often hold the weights twice."""
     if INDEX in there:
-        return sorted(set(json.loads(read(INDEX))["weight_map"].values()))
+        try:
+            names = set(parse_object(read(INDEX))["weight_map"].values())
+            return sorted(name for name in names if checked_key(name))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Refused(
+                Reason.INVALID_INPUT,
+                f"{uri}: {INDEX} is no index of safetensors files; upload it again",
+            ) from None
     if SINGLE_FILE in there:
         return [SINGLE_FILE]
     return sorted(p for p in there if p.endswith(".safetensors") and "/" not in p)

@@ -7,7 +7,10 @@ everything it fetched; a folder appears under its name only when all of it is ri
 
 import shutil
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import Field
 
 from lora_api import layout
 from lora_api.base import ApiModel
@@ -29,8 +32,8 @@ class ManifestFile(ApiModel):
     """One file of an artifact."""
 
     path: str
-    size: int
-    sha256: str
+    size: Annotated[int, Field(ge=0, lt=2**53)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     checksum: str
     """As the server keeps it, see `FileHash`."""
 
@@ -44,7 +47,7 @@ class Manifest(ApiModel):
     """The commit marker of an artifact."""
 
     digest: str
-    files: list[ManifestFile]
+    files: Annotated[list[ManifestFile], Field(min_length=1)]
 
     @property
     def size(self) -> int:
@@ -98,11 +101,15 @@ def read_manifest(store: ObjectStore, digest: str) -> Manifest | None:
     document = read_json(store, layout.manifest(digest))
     try:
         manifest = Manifest.model_validate(document)
-        for file in manifest.files:
-            checked_key(file.path)
+        paths = {checked_key(file.path) for file in manifest.files}
+        is_tree = len(paths) == len(manifest.files) and not any(
+            parent.as_posix() in paths for path in paths for parent in PurePosixPath(path).parents
+        )
+        if is_tree and MANIFEST not in paths and _digest(manifest.files) == digest:
+            return manifest
     except ValueError:  # pydantic's ValidationError is one
-        return None
-    return manifest if _digest(manifest.files) == digest else None
+        pass
+    return None
 
 
 def has_artifact(store: ObjectStore, digest: str) -> bool:

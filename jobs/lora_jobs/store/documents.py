@@ -1,15 +1,15 @@
 """Small JSON documents: written once, compared, read back."""
 
-import json
 from typing import Any
 
 from lora_api.digests import canonical_json
-from lora_jobs.store.interface import ObjectStore
+from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, parse_object
+from lora_jobs.store.interface import Content, ObjectStore
 
 
 def read_json(store: ObjectStore, key: str) -> dict[str, Any] | None:
     """A JSON object; None when it is not there or is no JSON object (as good as not there)."""
-    content = store.read(key)
+    content = _read(store, key)
     return None if content is None else _parsed(content.data)
 
 
@@ -25,7 +25,7 @@ def create_or_adopt_json(store: ObjectStore, key: str, document: dict[str, Any])
     """
     if create_json(store, key, document):
         return document
-    content = store.read(key)
+    content = _read(store, key)
     found = _parsed(content.data) if content else None
     if found is not None:
         return found
@@ -34,9 +34,12 @@ def create_or_adopt_json(store: ObjectStore, key: str, document: dict[str, Any])
     return read_json(store, key) or document
 
 
+def _read(store: ObjectStore, key: str) -> Content | None:
+    return store.read(key, 0, MAX_DOCUMENT_BYTES + 1)
+
+
 def _parsed(data: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(data)
+        return parse_object(data)
     except ValueError:
         return None
-    return document if isinstance(document, dict) else None

@@ -181,7 +181,7 @@ REFUSALS = [
     (pickle_only_base, Reason.UNSAFE_FILE, "only as pickle .pytorch_model.bin.*convert it with"),
     (adapter_of_another_type, Reason.UNSUPPORTED_ADAPTER, "IA3 adapter; only LORA"),
     (adapter_without_rank, Reason.UNSUPPORTED_ADAPTER, "no rank r"),
-    (cut_adapter, Reason.INVALID_INPUT, "is cut; upload it again"),
+    (cut_adapter, Reason.INVALID_INPUT, "is no complete safetensors file"),
     (quantized_base, Reason.INVALID_INPUT, "quantized already .gptq.; name the 16-bit base"),
     (half_a_base, Reason.SOURCE_NOT_FOUND, "model-00002-of-00002.safetensors, which is not there"),
     (base_is_no_model, Reason.SOURCE_NOT_FOUND, "holds no config.json"),
