@@ -27,6 +27,12 @@ _COLUMNS = (
     ("Reason", ".status.summary.reason", 1, "Why it is not ready."),
 )
 
+_SCALE = {
+    "specReplicasPath": ".spec.serving.replicas",
+    "statusReplicasPath": ".status.serving.replicas",
+    "labelSelectorPath": ".status.serving.selector",
+}
+
 
 def structural_schema(model: type[ApiModel]) -> Schema:
     """The model's schema in the form that CustomResourceDefinitions take."""
@@ -132,7 +138,7 @@ def custom_resource_definition() -> dict[str, Any]:
         "name": VERSION,
         "served": True,
         "storage": True,
-        "subresources": {"status": {}},
+        "subresources": {"status": {}, "scale": _SCALE},
         "additionalPrinterColumns": [
             *(
                 {"name": n, "type": "string", "jsonPath": p, "priority": prio, "description": d}

@@ -44,6 +44,8 @@ class Stage(StrEnum):
     REPORT = "report"
     PUBLISH = "publish"
     VERIFY = "verify"
+    RECALL = "recall"
+    """Reads an earlier release from its record; only with `serving.pin`."""
 
 
 WORKING_STAGES = (Stage.MERGE, Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
@@ -181,7 +183,7 @@ class StageResult(ApiModel):
     """What a stage program found or made.
 
     `measurements` are decimal strings by metric and condition; `pins`, `image` and `done` come from
-    resolve only.
+    resolve only, `release`, `candidate` and `benchmark` (its input hash) from recall.
     """
 
     stage: Stage
@@ -198,6 +200,9 @@ class StageResult(ApiModel):
     image: str = ""
     done: list["StageResult"] = []
     report_uri: str = ""
+    release: Release | None = None
+    candidate: str = ""
+    benchmark: str = ""
 
     def to_termination_message(self) -> str:
         """JSON of at most `MAX_RESULT_BYTES`; what is for people goes first, then it is packed.

@@ -10,6 +10,7 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_INPUT_HASH = f"{GROUP}/input-hash"
 ANNOTATION_DIGEST = f"{GROUP}/artifact-digest"
 ANNOTATION_RECIPE = f"{GROUP}/serving-recipe"
+ANNOTATION_BENCHMARK = f"{GROUP}/benchmark"
 ANNOTATION_CANDIDATE = f"{GROUP}/candidate"
 ANNOTATION_RETRY = f"{GROUP}/retry-requested-at"
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
@@ -29,6 +30,11 @@ def labels(name: str, **extra: str) -> dict[str, str]:
     return {LABEL_NAME: name, LABEL_MANAGED_BY: "lora-operator"} | {
         f"{GROUP}/{key}": value for key, value in extra.items()
     }
+
+
+def release_selector(name: str, release: str) -> dict[str, str]:
+    """Labels that the pods of exactly one release have."""
+    return {LABEL_NAME: name, LABEL_RELEASE: release}
 
 
 def job_name(name: str, uid: str, stage: str, input_hash: str, attempt: int = 0) -> str:

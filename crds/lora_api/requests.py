@@ -76,6 +76,10 @@ class StageRequests:
         call = verify_call(release, benchmark, deployment_uid)
         return self._request(call, {}, release=release, endpoints=endpoints)
 
+    def recall(self, release: str) -> StageRequest:
+        """What the release of this id is."""
+        return self._request(StageCall(stage=Stage.RECALL, parameters={"release": release}), {})
+
     def _record(
         self, call: StageCall, line: Line, pins: Mapping[str, PinnedSource], **more: Any
     ) -> StageRequest:

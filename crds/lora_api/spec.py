@@ -301,6 +301,9 @@ class Serving(ApiModel):
     service_account_name: ObjectName = ""
     scheduling: Scheduling = Scheduling()
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = 360
+    pin: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{8})?$", max_length=8)] = ""
+    """A release of this object (`status.releases[].id`) that shall serve; no stage runs while it is
+    set. Empty: the newest that passed."""
 
     @model_validator(mode="after")
     def _no_reserved_flags(self) -> Self:

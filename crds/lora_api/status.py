@@ -160,6 +160,8 @@ class ServingStatus(ApiModel):
     url: Annotated[str, StringConstraints(max_length=512)] = ""
     replicas: int = 0
     ready_replicas: int = 0
+    selector: Annotated[str, StringConstraints(max_length=512)] = ""
+    """Of the pods that serve, for autoscalers (`/scale`)."""
     image: Annotated[str, StringConstraints(max_length=512)] = ""
 
 

@@ -36,6 +36,7 @@ class ApplyDeployment:
     candidate: str
     recipe: Mapping[str, Any]
     replicas: int
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def bring_up(view: View, wanted: Wanted, target: ObservedDeployment | None) -> B
         candidate=wanted.candidate,
         recipe=release.recipe,
         replicas=view.spec.serving.replicas,
+        benchmark=wanted.benchmark,
     )
     if target is None:
         return BringUp((apply,), waits_for=f"the pods of release {release.id}")
@@ -151,7 +152,7 @@ def _verified_before(
         is_ready=is_ready,
         is_scaling=not is_ready and _is_selected(view, target) and _is_scaling(target),
         waits_for="" if is_ready else _waits_for(view, target),
-        trouble=None if is_ready else _pods_trouble(target),
+        trouble=None if is_ready else _pods_trouble(view, target),
     )
 
 
@@ -162,7 +163,7 @@ def _coming_up(
     waits_for = _waits_for(view, target)
     if entry.job:  # they were Ready once: the deadline is met, and a verification is under way
         step = Step(entry, look_again_seconds=RUNNING_LOOK_SECONDS)
-        return BringUp((apply,), step, waits_for=waits_for, trouble=_pods_trouble(target))
+        return BringUp((apply,), step, waits_for=waits_for, trouble=_pods_trouble(view, target))
     started = _first_start(entry, target)
     told = changed(entry, started_at=rfc3339(started) if started is not None else "")
     limit = seconds_of(view.spec.serving.strategy.start_deadline)
@@ -173,7 +174,7 @@ def _coming_up(
         late = changed(told, state=StageState.FAILED, reason=str(trouble.reason), message=message)
         return BringUp(verify=Step(late, look_again_seconds=SOON_SECONDS), trouble=trouble)
     step = Step(told, look_again_seconds=RUNNING_LOOK_SECONDS)
-    return BringUp((apply,), step, waits_for=waits_for, trouble=_pods_trouble(target))
+    return BringUp((apply,), step, waits_for=waits_for, trouble=_pods_trouble(view, target))
 
 
 def _lost_readiness(view: View, entry: StageStatus, target: ObservedDeployment) -> BringUp:
@@ -249,8 +250,28 @@ def _waits_for(view: View, d: ObservedDeployment) -> str:
     return f"{waits_for}; {hindrance}" if hindrance else waits_for
 
 
-def _pods_trouble(d: ObservedDeployment) -> Trouble | None:
-    return next((t for p in d.pods if (t := _pod_trouble(p))), None)
+def _pods_trouble(view: View, d: ObservedDeployment) -> Trouble | None:
+    trouble = next((t for p in d.pods if (t := _pod_trouble(p))), None)
+    if trouble and trouble.reason == ConditionReason.UNSCHEDULABLE:
+        return _no_capacity(view, d) or trouble
+    return trouble
+
+
+def _no_capacity(view: View, d: ObservedDeployment) -> Trouble | None:
+    """What is missing, where the scheduler says that something is short. No word on the model."""
+    waiting = [p for p in d.pods if p.unschedulable and not p.deleting]
+    said = next((p.unschedulable for p in waiting if "Insufficient" in p.unschedulable), "")
+    if not said:
+        return None
+    asked = view.spec.serving.scheduling.resources
+    resource = view.spec.serving.accelerator.resource
+    each = ((asked and asked.limits) or {}).get(resource, "1")
+    short = f"{len(waiting) * int(each)} more {resource}" if resource in said else "more room"
+    message = (
+        f"release {d.release} needs {short} for {len(waiting)} pods: {' '.join(said.split())[:400]}"
+        "; free some, add nodes, or let the old release make room (serving.strategy.type: Recreate)"
+    )
+    return Trouble(ConditionReason.NO_CAPACITY, message, Cure.WORLD)
 
 
 def _pod_trouble(pod: ObservedPod) -> Trouble | None:

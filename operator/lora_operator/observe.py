@@ -12,6 +12,7 @@ from typing import Any
 
 from lora_api.jobcontract import Progress, parse_outcome
 from lora_api.naming import (
+    ANNOTATION_BENCHMARK,
     ANNOTATION_CANDIDATE,
     ANNOTATION_DIGEST,
     ANNOTATION_GAVE_UP,
@@ -184,6 +185,7 @@ def _observed_deployment(
         release=release,
         digest=annotations.get(ANNOTATION_DIGEST, ""),
         candidate=annotations.get(ANNOTATION_CANDIDATE, ""),
+        benchmark=annotations.get(ANNOTATION_BENCHMARK, ""),
         recipe=_recipe(annotations.get(ANNOTATION_RECIPE, "")),
         replicas=spec.get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),

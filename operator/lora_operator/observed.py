@@ -93,6 +93,7 @@ class ObservedDeployment:
 
     Attributes:
         gave_up: Why this release was given up (a reason), kept on the Deployment itself.
+        benchmark: Input hash of the benchmark whose recorded answers its pods must give.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ObservedDeployment:
     release: str
     digest: str
     candidate: str = ""
+    benchmark: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     replicas: int = 0
     ready_replicas: int = 0

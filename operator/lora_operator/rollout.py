@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lora_api.conditions import ConditionReason
-from lora_api.jobcontract import Release, Stage
+from lora_api.jobcontract import Release
 from lora_api.naming import deployment_name
 from lora_api.strategy import StrategyType
 from lora_operator.actions import Action, ApplyDeployment, ApplyService, DeleteDeployment
 from lora_operator.bringup import (
     TELLS_NOTHING_OF_THE_MODEL,
     BringUp,
-    Wanted,
     bring_up,
     name_conflict,
 )
@@ -48,7 +47,7 @@ class Rollout:
 
     Attributes:
         actions: In their order.
-        wanted: The published release.
+        wanted: The published or pinned release.
         target: Its Deployment.
         selected: The Deployment that the Service selects.
         bring_up: How far the wanted release is.
@@ -104,13 +103,13 @@ def start_given_up_releases_again(view: View) -> tuple[Action, ...]:
 
 def follow_rollout(view: View, run: Run) -> Rollout:
     """Look what serves, what shall serve, and what the next step between them is."""
-    wanted = run.published
+    wanted = run.wanted.release if run.wanted else None
     selected = _selected(view)
     target = _deployment_named(view, wanted) if wanted else None
     if run.is_suspended and target is not selected:
         return _held_back(view, selected, target)
     makes_room = _makes_room(view, wanted, selected, target)
-    up = _come_up(view, run, wanted, target, selected if makes_room else None)
+    up = _come_up(view, run, target, selected if makes_room else None)
     promotion = promotion_of(view, selected)
     chosen = _release_to_select(wanted, selected, up, promotion)
     service, conflict = view.observed.service, _service_conflict(view)
@@ -142,15 +141,14 @@ def follow_rollout(view: View, run: Run) -> Rollout:
 def _come_up(
     view: View,
     run: Run,
-    wanted: Release | None,
     target: ObservedDeployment | None,
     in_the_way: ObservedDeployment | None,
 ) -> BringUp:
-    if wanted is None:
+    if run.wanted is None:
         return BringUp()
     if target is None and in_the_way and in_the_way.pods:
         return BringUp(waits_for=f"the pods of release {in_the_way.release} to make room")
-    return bring_up(view, _wanted(run, wanted), target)
+    return bring_up(view, run.wanted, target)
 
 
 def _makes_room(
@@ -187,12 +185,6 @@ def _held_back(
     )
 
 
-def _wanted(run: Run, release: Release) -> Wanted:
-    assert run.line is not None  # it is published
-    benchmark = next(r.input_hash for c, r in run.line.done if c.stage is Stage.BENCHMARK)
-    return Wanted(release, run.line.candidate, benchmark)
-
-
 def _release_to_select(
     wanted: Release | None,
     selected: ObservedDeployment | None,
@@ -224,6 +216,7 @@ def _apply_again(view: View, serving: ObservedDeployment, *, none: bool = False)
         candidate=serving.candidate,
         recipe=serving.recipe,
         replicas=0 if none else view.spec.serving.replicas,
+        benchmark=serving.benchmark,
     )
 
 
@@ -239,10 +232,9 @@ def _tidy(view: View, run: Run, chosen: str, promotion: Promotion) -> Iterable[A
             return
         if not serving.available and not may_need_room:
             return
-    coming = run.line.release.id if run.line and run.line.release else ""
     kept = promotion.kept.release if promotion.kept else ""
     for d in living(view):
-        if d.release not in (coming, chosen, kept):
+        if d.release not in (run.coming, chosen, kept):
             yield DeleteDeployment(d.name, d.uid, "another release has taken its place")
 
 

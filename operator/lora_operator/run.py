@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from lora_api.jobcontract import Release, StageCall, StageRequest, StageResult
+from lora_api.jobcontract import Stage, StageCall, StageRequest, StageResult
 from lora_api.line import Line, walk
 from lora_api.status import StageState, StageStatus
+from lora_operator.bringup import Wanted
+from lora_operator.pinning import Pin, follow_pin
 from lora_operator.probing import follow_probe
 from lora_operator.resolving import Resolution, recall, resolve
 from lora_operator.step import Step, changed, pending_entry, taken_step
@@ -25,6 +27,7 @@ class Run:
         finished: The line's finished stages, as status tells them.
         id: Identity of the run's inputs, empty while the pins are unknown.
         is_suspended: It goes no further while `spec.suspend` is true.
+        pin: The release that shall serve whatever the line says; no stage runs then.
     """
 
     resolution: Resolution
@@ -35,10 +38,13 @@ class Run:
     finished: tuple[StageStatus, ...] = ()
     id: str = ""
     is_suspended: bool = False
+    pin: Pin | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps in their order."""
+        if self.pin:
+            return (self.pin.step,) if self.pin.step else ()
         steps = (self.resolution.step, self.stage, self.report, self.publish)
         return tuple(s for s in steps if s)
 
@@ -55,31 +61,56 @@ class Run:
     @property
     def knows_its_work(self) -> bool:
         """Whether the stage under way is surely the one that is wanted, not one to be replaced."""
+        if self.pin:
+            return True
         return self.line is not None and (self.is_measured or self.resolution.is_current)
 
     @property
-    def published(self) -> Release | None:
-        """The release that may roll out."""
-        return self.line.release if self.line and self.publish and self.publish.succeeded else None
+    def wanted(self) -> Wanted | None:
+        """The release that may roll out: published or pinned."""
+        if self.pin:
+            return self.pin.wanted
+        line = self.line
+        if line is None or line.release is None or not (self.publish and self.publish.succeeded):
+            return None
+        benchmark = next(r.input_hash for c, r in line.done if c.stage is Stage.BENCHMARK)
+        return Wanted(line.release, line.candidate, benchmark)
+
+    @property
+    def coming(self) -> str:
+        """Id of the release that this run leads to, as far as it is known; else empty."""
+        if self.pin:
+            return self.pin.release
+        return self.line.release.id if self.line and self.line.release else ""
 
 
 def follow_run(view: View) -> Run:
     """Look how far the run is, and what its next Job is."""
     known = recall(view)
     line = _walk(view, known)
+    if pin := follow_pin(view):
+        return _with_line(view, known, line, pin)
     if _resolve_matters(known, line):
         known = resolve(view, known)
         line = _walk(view, known) if known.found is not None else line
+    run = _with_line(view, known, line)
     if line is None:
-        return Run(known, is_suspended=view.spec.suspend)
-    run = Run(
+        return run
+    return _concluded(view, run) if line.missing is None else _under_way(view, run, line.missing)
+
+
+def _with_line(view: View, known: Resolution, line: Line | None, pin: Pin | None = None) -> Run:
+    """What is known before any step is looked at."""
+    if line is None:
+        return Run(known, is_suspended=view.spec.suspend, pin=pin)
+    return Run(
         known,
         line,
         is_suspended=view.spec.suspend,
         finished=tuple(_finished(view, call, result, known) for call, result in line.done),
         id=view.requests.run_id(known.pins, known.image),
+        pin=pin,
     )
-    return _concluded(view, run) if line.missing is None else _under_way(view, run, line.missing)
 
 
 def _resolve_matters(known: Resolution, line: Line | None) -> bool:

@@ -18,6 +18,7 @@ from lora_api.gates import (
 )
 from lora_api.jobcontract import Stage
 from lora_api.layout import artifact as artifact_key
+from lora_api.naming import release_selector
 from lora_api.status import (
     ArtifactStatus,
     BenchmarkStatus,
@@ -80,10 +81,15 @@ def _pins(run: Run) -> list[PinStatus]:
 
 
 def _stages(view: View, run: Run, rollout: Rollout) -> list[StageStatus]:
-    """The stages of the run. Before the line is known, those of the last one are remembered."""
+    """The stages of the run. Before the line is known, and under a pin, the last ones are kept."""
     current = list(current_stages(run, rollout))
-    if run.line is None:
-        current += [e for e in view.entries if e.name != Stage.RESOLVE]
+    if run.line is None or run.pin:
+        known = {(e.name, e.input_hash) for e in current}
+        current += [
+            e
+            for e in view.entries
+            if e.name != Stage.RESOLVE and (e.name, e.input_hash) not in known
+        ]
     return current
 
 
@@ -185,15 +191,21 @@ def _serving(view: View, rollout: Rollout) -> ServingStatus | None:
         url=url if service and service.ours else "",
         replicas=selected.replicas if selected else 0,
         ready_replicas=selected.ready_replicas if selected else 0,
+        selector=_selector(parent.name, selected.release) if selected else "",
         image=str(selected.recipe.get("image", "")) if selected else "",
     )
 
 
+def _selector(name: str, release: str) -> str:
+    return ",".join(f"{key}={value}" for key, value in release_selector(name, release).items())
+
+
 def _releases(view: View, run: Run) -> list[ReleaseStatus]:
     """Newest first. A release that comes back keeps its number."""
-    known, release = list(view.before.releases), run.published
-    if release is None or any(r.id == release.id for r in known):
+    known, wanted = list(view.before.releases), run.wanted
+    if wanted is None or any(r.id == wanted.release.id for r in known):
         return known
+    release = wanted.release
     new = ReleaseStatus(
         id=release.id,
         number=max((r.number for r in known), default=0) + 1,

@@ -43,6 +43,7 @@ _PHASES = {
     Stage.REPORT: Phase.PUBLISHING,
     Stage.PUBLISH: Phase.PUBLISHING,
     Stage.VERIFY: Phase.VERIFYING,
+    Stage.RECALL: Phase.RESOLVING,
 }
 _REJECTIONS = {
     Verdict.FAILED: ConditionReason.GATES_FAILED,
@@ -82,6 +83,9 @@ def findings_of(observed: Observed, run: Run, rollout: Rollout) -> Findings:
         condition: _stage_finding(entries.get(stage))
         for stage, condition in _STAGE_CONDITIONS.items()
     }
+    if run.pin and run.wanted:
+        on_record = f"release {run.pin.release} is on record and pinned"
+        stages[ConditionType.PUBLISHED] = Finding(TRUE, ConditionReason.SUCCEEDED, on_record)
     return {
         ConditionType.READY: _ready(run, rollout, trouble),
         ConditionType.AVAILABLE: available(observed, trouble),
@@ -102,6 +106,9 @@ def stalled_findings(observed: Observed, trouble: Trouble) -> Findings:
 
 def trouble_of_all(run: Run, rollout: Rollout) -> Trouble | None:
     """The first thing in the way of this generation, in the order of the run."""
+    if run.pin:
+        pinned = [_SUSPENSION if run.is_suspended else None, *(s.trouble for s in run.steps)]
+        return next((t for t in (*pinned, rollout.trouble) if t), None)
     # A resolve that nothing waits for any more may fail in peace.
     candidates = [
         _SUSPENSION if run.is_suspended else None,
@@ -117,7 +124,8 @@ def trouble_of_all(run: Run, rollout: Rollout) -> Trouble | None:
 def current_stages(run: Run, rollout: Rollout) -> tuple[StageStatus, ...]:
     """The stages of this run as status lists them, in their order."""
     verify = rollout.bring_up.verify
-    steps = (run.stage, run.report, run.publish, verify)
+    recall = run.pin.step if run.pin else None
+    steps = (run.stage, run.report, run.publish, recall, verify)
     later = tuple(s.entry for s in steps if s)
     return (run.resolution.step.entry, *run.finished, *later)
 

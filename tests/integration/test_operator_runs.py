@@ -4,6 +4,7 @@ Pods are played by a stand-in kubelet and stage programs by canned answers; Jobs
 admission, Pod Security, RBAC, server-side apply and garbage collection are real.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,72 @@ def test_a_new_adapter_takes_over_only_when_its_pods_are_ready(stage: OperatorSt
     stage.until("the Service moves", lambda: stage.serves() not in ("", first))
     stage.wait_for("Ready", "True")
     stage.until("one Deployment is left", lambda: len(stage.kubectl.items("deployments")) == 1)
+
+
+def test_a_switched_release_bakes_and_the_former_one_takes_over_again_when_pods_are_lost(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.prepared = True
+    stage.apply(**{"serving.strategy": {}})
+    stage.wait_for("Ready", "True")
+    first = stage.serves()
+    stage.apply(**{"serving.strategy": {}, "adapters": [{"uri": "s3://models/better"}]})
+    stage.until("the Service moves", lambda: stage.serves() not in ("", first))
+    second = stage.serves()
+    stage.wait_for("Reconciling", "True", "Baking")
+    stage.wait_for("Ready", "True", "Serving")
+    stage.lose_pods(second)
+    stage.until("the Service goes back", lambda: stage.serves() == first)
+    stage.wait_for("Ready", "False", "LostReadiness")
+    assert stage.kubectl.get("deployment", f"{NAME}-{second}")["spec"]["replicas"] == 0
+    assert stage.condition("Available")["status"] == "True"
+    stage.stays("the first serves", lambda: stage.serves() == first)
+
+
+def test_an_earlier_release_is_pinned_and_nothing_is_measured(stage: OperatorStage) -> None:
+    stage.stages.prepared = True
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    first, better = stage.serves(), [{"uri": "s3://models/better"}]
+    stage.apply(adapters=better)
+    stage.until("the Service moves", lambda: stage.serves() not in ("", first))
+    stage.until("one Deployment is left", lambda: len(stage.kubectl.items("deployments")) == 1)
+    stage.apply(**{"adapters": better, "serving.pin": first})
+    stage.until("the Service moves back", lambda: stage.serves() == first)
+    stage.wait_for("Ready", "True")
+    assert "recall" in stage.stages.asked
+    assert stage.stages.ran == []
+
+
+def test_an_autoscaler_scales_the_object_itself(stage: OperatorStage) -> None:
+    stage.stages.prepared = True
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    jobs = stage.jobs()
+    scale = f"/apis/lora-operator.dev/v1alpha1/namespaces/{stage.kubectl.namespace}/loradeployments"
+    stage.kubectl("scale", "lora", NAME, "--replicas=3")
+    stage.until("three pods", lambda: len(_ready_pods(stage)) == 3)
+    seen = json.loads(stage.kubectl("get", "--raw", f"{scale}/{NAME}/scale"))
+    assert seen["status"] == {"replicas": 3, "selector": (
+        f"lora-operator.dev/name={NAME},lora-operator.dev/release={stage.serves()}")}  # fmt: skip
+    stage.wait_for("Reconciling", "False")
+    assert stage.condition("Ready")["status"] == "True"
+    assert stage.jobs() == jobs
+
+
+def test_a_suspended_stage_ends_at_once_and_goes_on_later(stage: OperatorStage) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: _stage_state(stage, "quantize") == "Running")
+    stage.apply(suspend=True)
+    stage.until("its pod is gone", lambda: not stage.kubectl.items(
+        "pods", "lora-operator.dev/stage=quantize"))  # fmt: skip
+    stage.wait_for("Reconciling", "False", "Suspended")
+    stage.stays("no Job runs", lambda: not stage.has_unfinished_jobs())
+    stage.stages.held.clear()
+    stage.apply(suspend=False)
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == WORK
 
 
 def test_a_killed_operator_goes_on_where_it_was_without_a_second_job(
@@ -254,6 +321,16 @@ def _is_complete(stage: OperatorStage, job: str) -> bool:
 def _stage_state(stage: OperatorStage, name: str) -> str:
     stages = stage.object().get("status", {}).get("stages", [])
     return next((str(s["state"]) for s in stages if s["name"] == name), "")
+
+
+def _ready_pods(stage: OperatorStage) -> list[str]:
+    pods = stage.kubectl.items("pods", f"lora-operator.dev/release={stage.serves()}")
+    return [
+        p["metadata"]["name"]
+        for p in pods
+        for c in p["status"].get("conditions", [])
+        if c["type"] == "Ready" and c["status"] == "True"
+    ]
 
 
 def _uids(stage: OperatorStage, kind: str) -> list[str]:

@@ -41,6 +41,7 @@ class OperatorStage:
         self.stages = CannedStages()
         self.serving_pods_start = True
         self._ready_pods: set[str] = set()
+        self._lost: set[str] = set()
         self.operator = self.another_operator(plane, folder / "operator", **settings)
         self._kubelet = StandInKubelet(plane.api, namespace, self.stages.run, self._is_ready)
 
@@ -60,11 +61,17 @@ class OperatorStage:
         self._kubelet.__exit__(*error)
 
     def _is_ready(self, pod: dict[str, Any]) -> bool:
-        """A pod that is Ready stays so."""
+        """A pod that is Ready stays so, until its release is lost."""
         name = pod["metadata"]["name"]
+        if pod["metadata"]["labels"].get(LABEL_RELEASE) in self._lost:
+            return False
         if self.serving_pods_start:
             self._ready_pods.add(name)
         return name in self._ready_pods
+
+    def lose_pods(self, release: str) -> None:
+        """No pod of this release is Ready any more."""
+        self._lost.add(release)
 
     def apply(self, **changes: Any) -> None:
         """Apply the small object with changes by dotted path."""

@@ -19,6 +19,7 @@ from lora_api.jobcontract import (
     WORKING_STAGES,
     ExitCode,
     Reason,
+    Release,
     Stage,
     StageCall,
     StageFailure,
@@ -87,6 +88,7 @@ class World:
         self.digest_of_uri: dict[str, str] = {}
         self.group_sizes: dict[str, int] = {}
         self.published: set[str] = set()
+        self.records: dict[str, tuple[Release, str]] = {}
         self.verified: set[str] = set()
         self.worked: list[str] = []
         self.created: list[str] = []
@@ -339,6 +341,7 @@ class World:
         self.deployments[action.name] = replace(
             new,
             candidate=action.candidate,
+            benchmark=action.benchmark,
             recipe=dict(action.recipe),
             replicas=action.replicas,
             gave_up="",
@@ -376,13 +379,26 @@ class World:
         result = StageResult(stage=call.stage, input_hash=call.input_hash)
         if call.stage is Stage.REPORT:
             return result.model_copy(update={"report_uri": f"s3://reports/{request.run_id}.html"})
+        if call.stage is Stage.RECALL:
+            return self._recalled(request)
         assert request.release is not None
         if call.stage is Stage.PUBLISH:
             self.published.add(request.release.id)
+            self.records[request.release.id] = (request.release, call.parents["benchmark"])
         else:
             assert request.endpoints
             self.verified.add(request.release.id)
         return result
+
+    def _recalled(self, request: StageRequest) -> Outcome:
+        wanted = request.call.parameters["release"]
+        if wanted not in self.records:
+            return StageFailure(failure=Reason.SOURCE_NOT_FOUND, message="no such release")
+        release, benchmark = self.records[wanted]
+        return StageResult(
+            stage=Stage.RECALL, input_hash=request.call.input_hash, digest=release.artifact,
+            release=release, candidate="default", benchmark=benchmark,
+        )  # fmt: skip
 
     def _work(self, call: StageCall) -> StageResult:
         self.worked.append(f"{call.stage}{':' + call.candidate if call.candidate else ''}")

@@ -25,14 +25,14 @@ from lora_api.jobcontract import (
 )
 from lora_api.layout import scope
 from lora_api.naming import (
+    ANNOTATION_BENCHMARK,
     ANNOTATION_CANDIDATE,
     ANNOTATION_DIGEST,
     ANNOTATION_RECIPE,
     ANNOTATION_SPEC_HASH,
     ANNOTATION_SWITCH,
-    LABEL_NAME,
-    LABEL_RELEASE,
     labels,
+    release_selector,
 )
 from lora_api.parameters import ServingRecipe
 from lora_api.runtimes import RECIPES, SERVING_PORT, RuntimeRecipe, ServeCommand, serve_command
@@ -83,6 +83,7 @@ def release_deployment(
                 ANNOTATION_DIGEST: action.digest,
                 ANNOTATION_CANDIDATE: action.candidate,
                 ANNOTATION_RECIPE: json.dumps(dict(action.recipe), sort_keys=True),
+                **({ANNOTATION_BENCHMARK: action.benchmark} if action.benchmark else {}),
             },
             "ownerReferences": [owner_reference(parent)],
         },
@@ -95,7 +96,7 @@ def release_deployment(
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
             },
-            "selector": {"matchLabels": selector(parent.name, action.release)},
+            "selector": {"matchLabels": release_selector(parent.name, action.release)},
             "template": {
                 "metadata": {"labels": marked},
                 "spec": _pod(parent, spec, settings, action, recipe, accelerator),
@@ -127,7 +128,7 @@ def release_service(parent: ObservedObject, spec: Spec, action: ApplyService) ->
         },
         "spec": {
             "type": service.type.value,
-            "selector": selector(parent.name, action.release),
+            "selector": release_selector(parent.name, action.release),
             "ports": [port],
         },
     }
@@ -138,11 +139,6 @@ def _switch_annotation(switch: Switch | None) -> dict[str, str]:
     if switch is None:
         return {}
     return {ANNOTATION_SWITCH: json.dumps(asdict(switch) | {"at": rfc3339(switch.at)})}
-
-
-def selector(name: str, release: str) -> dict[str, str]:
-    """Labels that the pods of exactly one release have."""
-    return {LABEL_NAME: name, LABEL_RELEASE: release}
 
 
 def with_spec_hash(document: Json) -> Json:

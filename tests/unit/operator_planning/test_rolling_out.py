@@ -232,7 +232,8 @@ def test_a_release_that_was_too_slow_is_started_again_when_the_spec_changes() ->
 @pytest.mark.parametrize(
     ("pod", "reason"),
     [
-        (ObservedPod("p", "p", unschedulable="Insufficient nvidia.com/gpu"), "Unschedulable"),
+        (ObservedPod("p", "p", unschedulable="node(s) had untolerated taints"), "Unschedulable"),
+        (ObservedPod("p", "p", unschedulable="2 Insufficient memory"), "NoCapacity"),
         (ObservedPod("p", "p", waiting_reason="ErrImagePull"), "ImagePullFailed"),
         (
             ObservedPod(
@@ -244,7 +245,7 @@ def test_a_release_that_was_too_slow_is_started_again_when_the_spec_changes() ->
             "AccessDenied",
         ),
     ],
-    ids=["no node", "no image", "the model cannot be fetched"],
+    ids=["no node", "no room", "no image", "the model cannot be fetched"],
 )
 def test_what_holds_the_candidates_pods_up_is_told(pod: ObservedPod, reason: str) -> None:
     world = World()
@@ -253,6 +254,41 @@ def test_what_holds_the_candidates_pods_up_is_told(pod: ObservedPod, reason: str
     world.rest()
     assert world.condition("Ready") == ("Unknown", reason)
     assert world.status["phase"] == "Waiting"
+
+
+def test_a_missing_accelerator_is_counted_and_is_no_word_on_the_model() -> None:
+    world = serving_world(
+        **{
+            "serving.accelerator": {"resource": "nvidia.com/gpu"},
+            "serving.replicas": 3,
+            "serving.scheduling": {"resources": {"limits": {"nvidia.com/gpu": "2"}}},
+        }
+    )
+    world.edit(**NEXT)
+    name = until_candidate(world)
+    full = "0/4 nodes are available: 4 Insufficient nvidia.com/gpu."
+    pods = tuple(ObservedPod(f"p{i}", "p", unschedulable=full) for i in range(2))
+    world.deployments[name] = replace(world.deployments[name], pods=pods)
+    world.now += 30 * 86_400
+    world.rest()
+    assert world.condition("Ready") == ("Unknown", "NoCapacity")
+    assert "needs 4 more nvidia.com/gpu for 2 pods" in world.message("Ready")
+    assert not world.deployments[name].gave_up
+    assert world.condition("Available")[0] == "True"
+    world.serving_pods_start = True
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_autoscalers_are_told_the_pods_of_the_serving_release_only() -> None:
+    world = serving_world()
+    world.edit(**NEXT)
+    until_candidate(world)
+    serving = world.status["serving"]
+    assert serving["selector"] == (
+        f"lora-operator.dev/name=demo,lora-operator.dev/release={serving['release']}"
+    )
+    assert serving["replicas"] == 1
 
 
 def test_a_crashed_verification_says_nothing_of_the_model() -> None:

@@ -57,6 +57,8 @@ RUNS_NOTHING: dict[str, dict[str, Any]] = {
     "settings of jobs": {"jobs": {"defaults": {"timeout": "9h"}}},
     "labels of jobs": {"jobs": {"defaults": {"labels": {"team": "a"}}}},
     "maxDuration": {"benchmark.maxDuration": "3h"},
+    "the strategy": {"serving.strategy": {"type": "Recreate"}},
+    "bake and drain": {"serving.strategy": {"blueGreen": {"bakeTime": "1h"}}},
     "the start deadline": {"serving.strategy": {"startDeadline": "30m"}},
 }
 

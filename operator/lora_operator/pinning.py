@@ -1,0 +1,64 @@
+"""`serving.pin`: an earlier release of this object, taken up from its record and from nothing else.
+
+No stage runs while it is set: nothing that one could make would serve. What the release is stands
+on its Deployment while there is one; otherwise the probe `recall` reads it from the store.
+"""
+
+from dataclasses import dataclass
+
+from lora_api.jobcontract import Release, Stage, StageCall, StageResult
+from lora_api.status import StageState
+from lora_operator.bringup import Wanted
+from lora_operator.probing import follow_probe
+from lora_operator.promotion import living
+from lora_operator.step import Step
+from lora_operator.view import View, result_of
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One look at a pinned release.
+
+    Attributes:
+        release: Its id.
+        wanted: What it is; None until that is known.
+        step: The probe, where it is needed.
+    """
+
+    release: str
+    wanted: Wanted | None = None
+    step: Step | None = None
+
+
+def follow_pin(view: View) -> Pin | None:
+    """Look what the pinned release is; None when nothing is pinned."""
+    release = view.spec.serving.pin
+    if not release:
+        return None
+    if wanted := _of_deployment(view, release):
+        return Pin(release, wanted)
+    request = view.requests.recall(release)
+    result, entry = _recalled(view, request.call), view.entry(Stage.RECALL, request.call.input_hash)
+    is_forgotten = result is None and entry is not None and entry.state is StageState.SUCCEEDED
+    step = follow_probe(view, request, again=is_forgotten)
+    return Pin(release, _of_result(step.result or result), step)
+
+
+def _of_deployment(view: View, release: str) -> Wanted | None:
+    """As its Deployment says; one of an older operator does not know its benchmark."""
+    d = next((d for d in living(view) if d.release == release and d.benchmark), None)
+    if d is None:
+        return None
+    recipe = dict(d.recipe)
+    return Wanted(Release(id=release, artifact=d.digest, recipe=recipe), d.candidate, d.benchmark)
+
+
+def _recalled(view: View, call: StageCall) -> StageResult | None:
+    jobs = view.jobs_of(call.stage, call.input_hash)
+    return next((result for j in jobs if (result := result_of(j))), None)
+
+
+def _of_result(result: StageResult | None) -> Wanted | None:
+    if result is None or result.release is None:
+        return None
+    return Wanted(result.release, result.candidate, result.benchmark)
