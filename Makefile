@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
+.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model report-screens lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -58,6 +58,11 @@ demo: ready ## the main job from a clean clone: good adapter, wrong adapter, out
 LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER)" != current && echo yes)
 ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
+
+# No test of `make test`: Chromium comes from the system's packages, 400 MB that a build need not have.
+report-screens: venv ## REPORT=folder of a report.json: check it in real Chromium, screens into out/screens
+	@UV_PYTHON=$(VENV) $(CACHE)/uv/bin/uv pip install -q --group browser
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/report_screens.py $(REPORT) out/screens
 
 tiny-model: venv ## train the demo's model (three minutes), for examples/local.yaml: no root, no cluster
 	@mkdir -p out
