@@ -67,6 +67,11 @@ LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER
 ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
 
+# No test of `make test`: Chromium comes from the system's packages, 400 MB that a build need not have.
+report-screens: venv ## REPORT=folder of a report.json: check it in real Chromium, screens into out/screens
+	@UV_PYTHON=$(VENV) $(CACHE)/uv/bin/uv pip install -q --group browser
+	@PYTHONPATH=tests/support $(BIN)/python tests/support/report_screens.py $(REPORT) out/screens
+
 tiny-model: venv ## train the demo's model (three minutes), for examples/local.yaml: no root, no cluster
 	@mkdir -p out
 	@PYTHONPATH=tests/support $(BIN)/python -c "import tiny_model; print(tiny_model.ensure().folder)" | \

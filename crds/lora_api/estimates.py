@@ -72,6 +72,21 @@ def exactly(value: Fraction) -> Estimate:
     return Estimate(value, value, value)
 
 
+def inverse(seen: Estimate) -> Estimate:
+    """The same comparison the other way round; all must be positive.
+
+    Raises:
+        MissingMeasurement: The value or a bound is not positive.
+    """
+    if seen.value <= 0 or (seen.lower is not None and seen.lower <= 0):
+        raise MissingMeasurement("a ratio that may be 0 has no inverse")
+    return seen._replace(
+        value=1 / seen.value,
+        lower=1 / seen.upper if seen.upper is not None else None,
+        upper=1 / seen.lower if seen.lower is not None else None,
+    )
+
+
 def finite(text: str) -> Fraction:
     """The exact value of a decimal string.
 

@@ -46,9 +46,12 @@ def report(run_id: str, gates_hash: str) -> str:
     return f"reports/{run_id}/{gates_hash}"
 
 
-def samples(benchmark_hash: str) -> str:
-    """Raw timestamps of a benchmark and the answers that it recorded for `verify`."""
-    return f"samples/{benchmark_hash.removeprefix('sha256:')}.json"
+def samples(input_hash: str) -> str:
+    """The raw record of a measuring stage.
+
+    Of a benchmark: timestamps, and the answers for `verify`; of evaluate: the NLL of every window.
+    """
+    return f"samples/{input_hash.removeprefix('sha256:')}.json"
 
 
 def release(name: str, release_id: str) -> str:

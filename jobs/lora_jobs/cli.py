@@ -20,6 +20,7 @@ VERBS: tuple[str, ...] = (
     "quantize",
     "evaluate",
     "report",
+    "compare",
     "benchmark",
     "verify",
 )

@@ -7,7 +7,7 @@ measured is `-`, never a guess.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from lora_api.estimates import comparison, estimate, is_comparison
+from lora_api.estimates import comparison, estimate, inverse, is_comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -33,12 +33,14 @@ class Row(NamedTuple):
     """One metric: its label, a text for each of `CONDITIONS`, and quantized against base.
 
     `interval` is the 95 % interval of the change, empty for what is exact or has none.
+    `against_base` says the same of every condition, in one text each; empty where nothing is known.
     """
 
     label: str
     cells: tuple[str, ...]
     change: str
     interval: str
+    against_base: tuple[str, ...] = ()
 
 
 class _Metric(NamedTuple):
@@ -77,8 +79,9 @@ def condition_rows(measurements: _Rows) -> list[Row]:
         for key in keys:
             at = f" at concurrency {_concurrency(key)}" if "@" in key else ""
             cells = tuple(_cell(measurements, key, condition, show) for condition in CONDITIONS)
-            change, interval = _change(measurements, key), _interval(measurements, key)
-            rows.append(Row(label + at, cells, change, interval))
+            change, interval = _change(measurements, key), _interval(measurements, key, QUANTIZED)
+            against_base = tuple(_against_base(measurements, key, c) for c in CONDITIONS)
+            rows.append(Row(label + at, cells, change, interval, against_base))
     return rows
 
 
@@ -89,19 +92,34 @@ def _cell(measurements: _Rows, key: str, condition: str, show: Callable[[float],
         return NOT_MEASURED
 
 
-def _change(measurements: _Rows, key: str) -> str:
+def _change(measurements: _Rows, key: str, condition: str = QUANTIZED) -> str:
     try:
-        ratio = number(measurements, key, QUANTIZED) / number(measurements, key, BASE)
+        ratio = number(measurements, key, condition) / number(measurements, key, BASE)
     except MissingMeasurement:
         return NOT_MEASURED
     return signed_percent(ratio - 1)
 
 
-def _interval(measurements: _Rows, key: str) -> str:
+def _interval(measurements: _Rows, key: str, condition: str) -> str:
     try:
-        return interval_text(estimate(measurements, comparison(key, QUANTIZED, BASE)))
+        return interval_text(estimate(measurements, comparison(key, condition, BASE)))
+    except MissingMeasurement:
+        pass
+    try:
+        return interval_text(inverse(estimate(measurements, comparison(key, BASE, condition))))
     except MissingMeasurement:
         return ""
+
+
+def _against_base(measurements: _Rows, key: str, condition: str) -> str:
+    if condition == BASE:
+        return ""
+    change = _change(measurements, key, condition)
+    if change == NOT_MEASURED:
+        return ""
+    interval = _interval(measurements, key, condition)
+    # Timing without an interval was seen once or twice: it must not read like the exact rows.
+    return f"{change} {interval or ('(no interval)' if '@' in key else '')}".rstrip()
 
 
 def _concurrency(key: str) -> int:

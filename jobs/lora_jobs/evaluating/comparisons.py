@@ -17,7 +17,7 @@ from lora_jobs.intervals.rows import over_documents
 TASK = "task"
 JUDGED = ((QUANTIZED, MERGED), (BASE, MERGED))
 """Pairs that gates look at, over all documents and over each half."""
-TOLD = ((MERGED, DYNAMIC), (QUANTIZED, BASE))
+TOLD = ((MERGED, DYNAMIC), (DYNAMIC, BASE), (QUANTIZED, BASE))
 """Pairs that only the report tells."""
 
 

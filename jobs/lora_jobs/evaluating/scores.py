@@ -74,6 +74,14 @@ class Score:
         }
 
 
+SCORES_SCHEMA = 1
+
+
+def scores_document(scores: Iterable[Score]) -> dict[str, Any]:
+    """All scores of an evaluation as they are kept for the report."""
+    return {"schema": SCORES_SCHEMA, "scores": [score.to_document() for score in scores]}
+
+
 def score_of(
     condition: str, set_name: str, key: Key, windows: Sequence[Window], nlls: Iterable[float]
 ) -> Score:

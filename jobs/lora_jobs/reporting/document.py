@@ -1,32 +1,25 @@
-"""What the report says. Pure: from a walked line to a JSON document, no numbers of its own.
+"""What the report says. Pure: from a walked line to a `Report`, no numbers of its own."""
 
-`schemaVersion` is raised when a field changes its meaning or goes; new fields may come at any time.
-"""
-
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_api.estimates import GAIN_RETAINED, Estimate, comparison, estimate
 from lora_api.gates import (
-    BASE,
     CONDITIONS,
-    DYNAMIC,
-    MERGED,
     QUANTIZED,
     TASK_PERPLEXITY,
     WEIGHTS_BYTES,
     Judgement,
     Measurements,
-    MissingMeasurement,
     Verdict,
 )
 from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.report import CandidateRow, Fact, Report, ReportRow, SourceRecord, StageRecord
 from lora_api.runtimes import NO_ACCELERATOR, Runtime
 from lora_jobs.conditiontable import condition_rows
-from lora_jobs.reporting.speed import speed_section
+from lora_jobs.reporting.protocol import FORMULAS, protocol
+from lora_jobs.reporting.quality import attribution, paired_differences
+from lora_jobs.reporting.speed import environment_facts, speed_record
 
-SCHEMA_VERSION = 1
 HALVES = (
     "There is more than one recipe: gates chose on one half of the evaluation documents, and are "
     "shown as they judge the chosen one on the other half."
@@ -55,7 +48,9 @@ def report_document(
     sources: Mapping[str, Any],
     spec: Mapping[str, Any],
     samples: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    scores: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Report:
     """The whole report.
 
     Args:
@@ -68,30 +63,49 @@ def report_document(
         sources: What was pinned, by name.
         spec: The spec that was judged.
         samples: The benchmark's raw record, if there is one.
+        scores: What evaluate kept of the judged candidate, if there is something.
+        provenance: Versions of the tools, if they are known.
     """
     benchmark = next((c.parameters for c, _ in done if c.stage is Stage.BENCHMARK), {})
     if samples:
         benchmark = samples["workload"]
-    return {
-        "schemaVersion": SCHEMA_VERSION,
-        "name": name,
-        "runId": run_id,
-        "verdict": judgement.verdict.value,
-        "sentence": sentence(judgement),
-        "candidate": candidate,
-        "artifact": _artifact(done, candidate),
-        "conditions": list(CONDITIONS),
-        "table": [row._asdict() for row in condition_rows(measurements)],
-        "attribution": attribution(measurements),
-        "gates": [gate.to_json() for gate in judgement.gates],
-        "caveats": _caveats(benchmark, spec),
-        "candidates": _candidates(done, candidate),
-        "speed": speed_section(samples or {}, measurements),
-        "measurements": measurements,
-        "stages": [_stage(call, result) for call, result in done],
-        "sources": dict(sources),
-        "spec": dict(spec),
-    }
+    parts, line = attribution(measurements)
+    speed = speed_record(samples or {}, measurements)
+    tools = [Fact(name=tool, text=version) for tool, version in sorted((provenance or {}).items())]
+    environment = environment_facts(samples or {})
+    known = {fact.name for fact in environment}
+    return Report(
+        name=name,
+        run_id=run_id,
+        verdict=judgement.verdict,
+        sentence=sentence(judgement),
+        candidate=candidate,
+        artifact=_artifact(done, candidate),
+        conditions=list(CONDITIONS),
+        table=[ReportRow.model_validate(row._asdict()) for row in condition_rows(measurements)],
+        attribution=parts,
+        attribution_line=line,
+        gates=judgement.gates,
+        caveats=_caveats(benchmark, spec),
+        candidates=_candidates(done, candidate),
+        paired=paired_differences(scores, measurements),
+        protocol=protocol(done, candidate, spec, speed),
+        formulas=list(FORMULAS),
+        environment=environment + [fact for fact in tools if fact.name not in known],
+        speed=speed,
+        measurements=measurements,
+        stages=[_stage(call, result) for call, result in done],
+        sources=[
+            SourceRecord(
+                name=source,
+                uri=pin["uri"],
+                revision=pin.get("revision", ""),
+                digest=pin["digest"],
+            )
+            for source, pin in sources.items()
+        ],
+        spec=dict(spec),
+    )
 
 
 def sentence(judgement: Judgement) -> str:
@@ -111,40 +125,6 @@ def sentence(judgement: Judgement) -> str:
             return f"It does not serve, for it could not be judged: {said or 'no gate applies'}."
 
 
-def attribution(measurements: Measurements) -> str:
-    """Where the task's negative log-likelihood comes from, in nats per token; may be empty.
-
-    All with 95 % intervals over all documents, from the ratios of perplexity: their logarithms are
-    the differences.
-    """
-    told = [
-        _nats(measurements, "the adapter gains {} nats per token", BASE, MERGED, digits=3),
-        _nats(measurements, "merging costs {}", MERGED, DYNAMIC, digits=4),
-        _nats(measurements, "4 bits cost {}", QUANTIZED, MERGED, digits=4),
-    ]
-    try:
-        kept = estimate(measurements, comparison(GAIN_RETAINED, QUANTIZED, MERGED))
-        told.append(f"{_with_interval(kept, lambda v: f'{v:.1%}')} of the gain is kept")
-    except MissingMeasurement:
-        pass
-    said = [t for t in told if t]
-    return f"{', '.join(said)}." if said else ""
-
-
-def _nats(measurements: Measurements, text: str, condition: str, against: str, digits: int) -> str:
-    try:
-        ratio = estimate(measurements, comparison(TASK_PERPLEXITY, condition, against))
-    except MissingMeasurement:
-        return ""
-    return text.format(_with_interval(ratio, lambda v: f"{math.log(v):+.{digits}f}"))
-
-
-def _with_interval(seen: Estimate, show: Callable[[float], str]) -> str:
-    if seen.lower is None or seen.upper is None:
-        return show(float(seen.value))
-    return f"{show(float(seen.value))} [{show(float(seen.lower))}, {show(float(seen.upper))}]"
-
-
 def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> str:
     made = [r.digest for c, r in done if c.stage is Stage.QUANTIZE and c.candidate == candidate]
     return made[-1] if made else ""
@@ -152,7 +132,7 @@ def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> 
 
 def _caveats(benchmark: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
     caveats = []
-    if spec["quantization"].get("candidates"):
+    if spec and spec["quantization"].get("candidates"):
         caveats.append(HALVES)
     if benchmark.get("accelerator") == NO_ACCELERATOR:
         caveats.append(CPU_ONLY)
@@ -161,7 +141,8 @@ def _caveats(benchmark: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]
     if benchmark.get("runtime") == Runtime.VLLM and benchmark.get("accelerator") == NO_ACCELERATOR:
         caveats.append(PREALLOCATED)
     if not benchmark:
-        caveats.append("Speed was not measured: the model was rejected on quality before.")
+        why = "the model was rejected on quality before" if spec else "there is no benchmark.json"
+        caveats.append(f"Speed was not measured: {why}.")
     return caveats
 
 
@@ -169,33 +150,31 @@ def _concurrencies(benchmark: Mapping[str, Any]) -> list[int]:
     return benchmark.get("concurrency") or [1]
 
 
-def _candidates(
-    done: Sequence[tuple[StageCall, StageResult]], chosen: str
-) -> list[dict[str, str | bool]]:
+def _candidates(done: Sequence[tuple[StageCall, StageResult]], chosen: str) -> list[CandidateRow]:
     """Every recipe that was tried, in order, with what decides between them."""
     digests = {c.candidate: r.digest for c, r in done if c.stage is Stage.QUANTIZE}
     return [
-        {
-            "name": call.candidate,
-            "perplexity": result.measurements.get(TASK_PERPLEXITY, {}).get(QUANTIZED, ""),
-            "weightsBytes": result.measurements.get(WEIGHTS_BYTES, {}).get(QUANTIZED, ""),
-            "digest": digests.get(call.candidate, ""),
-            "chosen": call.candidate == chosen,
-        }
+        CandidateRow(
+            name=call.candidate,
+            perplexity=result.measurements.get(TASK_PERPLEXITY, {}).get(QUANTIZED, ""),
+            weights_bytes=result.measurements.get(WEIGHTS_BYTES, {}).get(QUANTIZED, ""),
+            digest=digests.get(call.candidate, ""),
+            chosen=call.candidate == chosen,
+        )
         for call, result in done
         if call.stage is Stage.EVALUATE
     ]
 
 
-def _stage(call: StageCall, result: StageResult) -> dict[str, Any]:
-    return {
-        "stage": call.stage.value,
-        "candidate": call.candidate,
-        "inputHash": call.input_hash,
-        "parameters": call.parameters,
-        "parents": call.parents,
-        "digest": result.digest,
-        "message": result.message,
-        "notes": result.notes,
-        "seconds": result.seconds,
-    }
+def _stage(call: StageCall, result: StageResult) -> StageRecord:
+    return StageRecord(
+        stage=call.stage.value,
+        candidate=call.candidate,
+        input_hash=call.input_hash,
+        parameters=call.parameters,
+        parents=call.parents,
+        digest=result.digest,
+        message=result.message,
+        notes=result.notes,
+        seconds=result.seconds,
+    )

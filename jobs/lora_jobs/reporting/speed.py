@@ -3,12 +3,16 @@
 The record is `lora_jobs.benchmarking.results.samples_of`: blocks, arrivals, environment, commands.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from lora_api.estimates import estimate
-from lora_api.gates import BASE, QUANTIZED, Measurements, change_of, interval_text
+from lora_api.gates import BASE, CONDITIONS, QUANTIZED, Measurements, change_of, interval_text
+from lora_api.report import Comparison, Distribution, Fact, SpeedRecord
+from lora_jobs.benchmarking.metrics import RequestTrace, percentile
 
+AGAIN = f"{BASE}/{BASE}"
+NO_INTERVAL = "none: one block"
 _FACTS = {
     "device": "device",
     "cpu": "processor",
@@ -22,47 +26,105 @@ _FACTS = {
 }
 
 
-def speed_section(samples: Mapping[str, Any], measurements: Measurements) -> dict[str, Any]:
-    """What the report says of the measurement; empty when there was none."""
+def environment_facts(samples: Mapping[str, Any]) -> list[Fact]:
+    """On what speed was measured."""
+    known = samples.get("environment", {})
+    return [Fact(name=said, text=known[key]) for key, said in _FACTS.items() if key in known]
+
+
+def speed_record(samples: Mapping[str, Any], measurements: Measurements) -> SpeedRecord | None:
+    """What the report says of the measurement; None when there was none."""
     if not samples:
-        return {}
-    processes = samples["processes"]
-    environment = samples["environment"]
-    workload = samples["workload"]
-    return {
-        "facts": {said: environment[key] for key, said in _FACTS.items() if key in environment},
-        "workload": {
-            "input tokens": workload["inputTokens"],
-            "output tokens": workload["outputTokens"],
-            "concurrency": ", ".join(map(str, workload["concurrency"])),
-            "precision asked": workload["precision"],
-        },
-        "blocks": len({p["block"] for p in processes}),
-        "processes": len(processes),
-        "prompts": samples["prompts"],
-        "intervals": _intervals(measurements),
-        "missing": samples["notApplicable"] | _invalid(processes),
-        "commands": {p["condition"]: " ".join(p["argv"]) for p in processes},
-        "repeatableAnswers": len(samples["expectations"].get("prompts", [])),
+        return None
+    processes, workload = samples["processes"], samples["workload"]
+    facts = {
+        "input tokens": workload["inputTokens"],
+        "output tokens": workload["outputTokens"],
+        "concurrency": ", ".join(map(str, workload["concurrency"])),
+        "precision asked": workload["precision"],
     }
+    missing = samples["notApplicable"] | _invalid(processes)
+    commands = {p["condition"]: " ".join(p["argv"]) for p in processes}
+    return SpeedRecord(
+        processes=len(processes),
+        blocks=len({p["block"] for p in processes}),
+        workload=_listed(facts),
+        prompts=samples["prompts"],
+        comparisons=list(_comparisons(measurements)),
+        distributions=list(_distributions(processes)),
+        missing=_listed(missing),
+        commands=_listed(commands),
+        repeatable_answers=len(samples["expectations"].get("prompts", [])),
+    )
 
 
-def _intervals(measurements: Measurements) -> list[dict[str, str]]:
-    """Every timing metric, quantized against base."""
-    found = []
+def _listed(facts: Mapping[str, object]) -> list[Fact]:
+    return [Fact(name=name, text=str(text)) for name, text in facts.items()]
+
+
+def _comparisons(measurements: Measurements) -> Iterator[Comparison]:
+    """Every timing metric, quantized against base and base against itself."""
     for key in measurements:
         metric, _, pair = key.partition(":")
-        if pair == f"{QUANTIZED}/{BASE}" and "@" in metric:
-            ratio = estimate(measurements, key)
-            found.append(
-                {
-                    "metric": metric,
-                    "change": change_of(ratio.value),
-                    "interval": interval_text(ratio) or "none: one block",
-                    "blocks": str(ratio.blocks),
-                }
-            )
-    return found
+        if "@" not in metric or pair not in (f"{QUANTIZED}/{BASE}", AGAIN):
+            continue
+        seen = estimate(measurements, key)
+        condition, _, against = pair.partition("/")
+        yield Comparison(
+            metric=metric,
+            condition=condition,
+            against=against,
+            change=change_of(seen.value),
+            interval=interval_text(seen) or NO_INTERVAL,
+            blocks=seen.blocks,
+            ratio=float(seen.value),
+            lower=None if seen.lower is None else float(seen.lower),
+            upper=None if seen.upper is None else float(seen.upper),
+        )
+
+
+def _distributions(processes: list[Mapping[str, Any]]) -> Iterator[Distribution]:
+    """TTFT and TPOT of all requests of valid loops, by condition and concurrency."""
+    loops: dict[tuple[str, int], list[RequestTrace]] = {}
+    for process in processes:
+        for concurrency, traces in process["loops"].items():
+            if concurrency not in process["invalid"]:
+                place = loops.setdefault((process["condition"], int(concurrency)), [])
+                place.extend(map(_trace, traces))
+    for condition in CONDITIONS:
+        for name, concurrency in sorted(loops):
+            if name != condition:
+                continue
+            traces = loops[name, concurrency]
+            first = [t.time_to_first_token_ms for t in traces]
+            each = [v for t in traces if (v := t.time_per_output_token_ms) is not None]
+            yield _distribution(condition, concurrency, "TimeToFirstToken", first)
+            if each:
+                yield _distribution(condition, concurrency, "TimePerOutputToken", each)
+
+
+def _distribution(
+    condition: str,
+    concurrency: int,
+    metric: Literal["TimeToFirstToken", "TimePerOutputToken"],
+    values_ms: list[float],
+) -> Distribution:
+    return Distribution(
+        condition=condition,
+        concurrency=concurrency,
+        metric=metric,
+        requests=len(values_ms),
+        percentiles_ms=[round(percentile(values_ms, p), 3) for p in range(101)],
+    )
+
+
+def _trace(document: Mapping[str, Any]) -> RequestTrace:
+    return RequestTrace(
+        sent_s=document["sentMicroseconds"] / 1e6,
+        arrivals_s=tuple(a / 1e6 for a in document["arrivalsMicroseconds"]),
+        output_tokens=document["outputTokens"],
+        prompt_tokens=document["promptTokens"],
+    )
 
 
 def _invalid(processes: list[Mapping[str, Any]]) -> dict[str, str]:

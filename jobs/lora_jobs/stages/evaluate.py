@@ -1,8 +1,13 @@
-"""Stage evaluate: quality of base, dynamic, merged and quantized on the evaluation sets."""
+"""Stage evaluate: quality of base, dynamic, merged and quantized on the evaluation sets.
 
+The NLL of every window goes to `layout.samples(input hash)`, for the report.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
+from lora_api import layout
 from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import StageResult
 from lora_api.parameters import EvaluateParameters
@@ -12,7 +17,7 @@ from lora_jobs.datasets.overlap import refuse_overlap
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.measure import EvaluationSet, Subject, measure
-from lora_jobs.evaluating.scores import Score, measurements_of
+from lora_jobs.evaluating.scores import Score, measurements_of, scores_document
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
 from lora_jobs.pretrained import compute_dtype, load_tokenizer
 
@@ -34,6 +39,9 @@ def run(context: StageContext) -> StageResult:
     dtype = compute_dtype(merged)
     sets = _sets(context, records, parameters, merged, dtype)
     evaluation = measure(subjects, sets, dtype, context.outputs, context.progress)
+    file = context.work / "scores.json"
+    file.write_text(json.dumps(scores_document(evaluation.scores), separators=(",", ":")))
+    context.outputs.put_file(layout.samples(call.input_hash), file, "application/json")
     notes = evaluation.notes | {
         f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"
         for s in sets

@@ -46,7 +46,9 @@ def run(context: StageContext) -> StageResult:
         candidate=line.candidate,
         sources={name: source.to_json() for name, source in request.sources.items()},
         spec=request.spec,
-        samples=_samples(context, line),
+        samples=_record(context, line, Stage.BENCHMARK),
+        scores=_record(context, line, Stage.EVALUATE),
+        provenance=_provenance(context, line),
     )
     prefix = layout.report(request.run_id, gates_hash(spec.gates))
     as_json, as_html = render(document, context.work / "report")
@@ -56,13 +58,21 @@ def run(context: StageContext) -> StageResult:
         stage=request.call.stage,
         input_hash=request.call.input_hash,
         report_uri=uri,
-        message=document["sentence"][:512],
+        message=document.sentence[:512],
     )
 
 
-def _samples(context: StageContext, line: Line) -> dict[str, object] | None:
-    """The benchmark's raw record, None when speed was not measured."""
-    benchmarks = [call for call, _ in line.done if call.stage is Stage.BENCHMARK]
-    return (
-        context.outputs.get_json(layout.samples(benchmarks[0].input_hash)) if benchmarks else None
-    )
+def _record(context: StageContext, line: Line, stage: Stage) -> dict[str, object] | None:
+    """The raw record of the last call of a measuring stage, None when there is none."""
+    calls = [call for call, _ in line.done if call.stage is stage]
+    return context.outputs.get_json(layout.samples(calls[-1].input_hash)) if calls else None
+
+
+def _provenance(context: StageContext, line: Line) -> dict[str, str]:
+    """Versions of the tools that made and measured what was judged; the last stage's win."""
+    found: dict[str, str] = {}
+    for call, _ in line.done:
+        entry = context.outputs.get_json(layout.action(call.stage, call.input_hash)) or {}
+        recorded = entry.get("provenance")
+        found |= recorded if isinstance(recorded, dict) else {}
+    return found

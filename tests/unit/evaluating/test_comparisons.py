@@ -98,4 +98,4 @@ def test_what_is_not_finite_is_not_compared(bad: float) -> None:
 def test_every_row_is_a_comparison() -> None:
     rows = comparisons_of(score(c, s) for c in TRUE_NLL for s in ("task", "general"))
     assert all(map(is_comparison, rows))
-    assert len(rows) == 2 * (2 + 2 * 3) + 3
+    assert len(rows) == 2 * (3 + 2 * 3) + 3

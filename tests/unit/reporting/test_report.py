@@ -1,19 +1,27 @@
 """The report says what was measured and decided, and nothing else."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from builders import measurements, spec_document
 from lora_api.gates import Measurements, judge
 from lora_api.gatespec import Gates
 from lora_api.jobcontract import Stage, StageCall, StageResult
-from lora_jobs.reporting.document import attribution, report_document
-from lora_jobs.reporting.render import render, to_html
+from lora_api.report import Report
+from lora_jobs.errors import Refused
+from lora_jobs.reporting.charts import Chart, charts
+from lora_jobs.reporting.compare import comparison_html, spec_differences
+from lora_jobs.reporting.document import report_document
+from lora_jobs.reporting.quality import MAX_POINTS, attribution, paired_differences, thinned
+from lora_jobs.reporting.render import read_report, render, to_html
 
 
-def document(rows: Measurements | None = None, **changes: Any) -> dict[str, Any]:
+def document(rows: Measurements | None = None, **changes: Any) -> Report:
     quality, speed = measurements()
     rows = quality | speed if rows is None else rows
     call = StageCall(
@@ -49,56 +57,64 @@ class Page(HTMLParser):
         self.text += data
 
 
+def page_of(report: Report) -> Page:
+    """The page without its plots, which take a while to draw."""
+    return Page(to_html(report, draw=lambda _: []))
+
+
 def test_the_page_shows_verdict_every_gate_and_every_row() -> None:
     report = document()
-    page = Page(to_html(report))
+    page = page_of(report)
     assert "Passed" in page.text
-    for gate in report["gates"]:
-        assert gate["name"] in page.text
-        assert gate["limit"] in page.text
-    for row in report["table"]:
-        assert row["label"] in page.text
-        assert all(cell in page.text for cell in row["cells"])
+    for gate in report.gates:
+        assert gate.name in page.text
+        assert gate.limit in page.text
+    for row in report.table:
+        assert row.label in page.text
+        assert all(cell in page.text for cell in (*row.cells, *row.against_base))
 
 
-def test_the_page_is_one_file_that_asks_for_nothing() -> None:
-    html = to_html(document())
-    assert Page(html).asks_for == []
-    assert not re.search(r"url\(|@import|<script", html)
+def test_the_page_is_one_file_that_asks_for_nothing(drawn: list[Chart]) -> None:
+    html = to_html(everything(), draw=lambda _: drawn)
+    assert all(asked.startswith("#") for asked in Page(html).asks_for)
+    assert not re.search(r"url\((?!#)|@import|<script|<link", html)
 
 
 def test_what_users_write_is_text_and_never_markup() -> None:
-    assert "<demo>" not in to_html(document())
+    assert "<demo>" not in to_html(document(), draw=lambda _: [])
 
 
 def test_a_failed_gate_is_named_in_the_first_sentence() -> None:
     quality, speed = measurements(task_ratio=1.34)
     report = document(quality | speed)
-    assert report["verdict"] == "Failed"
-    assert "taskQuality is +34.0% [+33.9%, +34.1%], its limit <= +5%" in report["sentence"]
+    assert report.verdict == "Failed"
+    assert "taskQuality is +34.0% [+33.9%, +34.1%], its limit <= +5%" in report.sentence
 
 
 def test_a_missing_number_is_said_and_shown_as_a_dash() -> None:
     quality, _ = measurements()
     report = document(quality, done=[])
-    assert report["verdict"] == "Error"
-    assert "was not measured" in report["sentence"]
-    ttft = next(row for row in report["table"] if row["label"].startswith("TTFT"))
-    assert set(ttft["cells"]) == {"-"}
+    assert report.verdict == "Error"
+    assert "was not measured" in report.sentence
+    ttft = next(row for row in report.table if row.label.startswith("TTFT"))
+    assert set(ttft.cells) == {"-"}
 
 
 def test_cpu_numbers_say_cpu() -> None:
-    assert "CPU" in Page(to_html(document())).text
+    assert "CPU" in page_of(document()).text
 
 
 def test_the_attribution_adds_up() -> None:
     quality, _ = measurements()
-    assert attribution(quality) == (
+    parts, line = attribution(quality)
+    assert line == (
         "the adapter gains +1.000 [+1.000, +1.000] nats per token, "
         "merging costs +0.0000 [-0.0010, +0.0010], 4 bits cost +0.0100 [+0.0090, +0.0109], "
         "99.0% [98.9%, 99.1%] of the gain is kept."
     )
-    assert attribution({}) == ""
+    by_name = {part.name: float(part.value) for part in parts}
+    assert list(by_name) == ["adapterGain", "mergeLoss", "quantizationLoss", "gainRetained"]
+    assert attribution({}) == ([], "")
 
 
 def test_rendering_writes_both_files(tmp_path: Path) -> None:
@@ -109,7 +125,9 @@ def test_rendering_writes_both_files(tmp_path: Path) -> None:
 
 def samples() -> dict[str, Any]:
     """A record of two blocks, as the benchmark leaves it."""
-    process = {"argv": ["serve", "<m>"], "invalid": {}}
+    request: dict[str, Any] = {"sentMicroseconds": 0, "promptTokens": 64, "outputTokens": 3}
+    request["arrivalsMicroseconds"] = [50_000, 60_000, 70_000]
+    process = {"argv": ["serve", "<m>"], "invalid": {}, "loops": {"1": [request], "4": [request]}}
     return {
         "workload": {
             "runtime": "Transformers", "accelerator": "None", "inputTokens": 64,
@@ -129,9 +147,10 @@ def samples() -> dict[str, Any]:
 def test_the_page_says_how_and_on_what_speed_was_measured() -> None:
     quality, speed = measurements()
     alone = {"TimeToFirstToken/p50@4:quantized/base": {"value": "0.9", "blocks": "1"}}
-    page = Page(to_html(document(quality | speed | alone, samples=samples())))
+    page = page_of(document(quality | speed | alone, samples=samples()))
     for said in (
-        "A Processor", "sha256:77", "2 engine processes in 2 blocks", "+50.0%", "[+49.9%, +50.1%]",
+        "A Processor", "sha256:77", "2 engine processes in 2 blocks of random order",
+        "+50.0%", "[+49.9%, +50.1%]",
         "none: one block", "dynamic was not measured: the engine refuses it",
         "quantized at concurrency 4 was not measured: in bursts", "serve <m>", "2 answers",
     ):  # fmt: skip
@@ -140,25 +159,26 @@ def test_the_page_says_how_and_on_what_speed_was_measured() -> None:
 
 def test_each_ratio_stands_beside_its_interval() -> None:
     report = document()
-    speed = next(row for row in report["table"] if row["label"].startswith("Throughput"))
-    assert (speed["change"], speed["interval"]) == ("+50.0%", "[+49.9%, +50.1%]")
-    page = Page(to_html(report))
-    for shown in (speed, *(g for g in report["gates"] if g["interval"])):
-        assert shown["interval"] in page.text
+    speed = next(row for row in report.table if row.label.startswith("Throughput"))
+    assert (speed.change, speed.interval) == ("+50.0%", "[+49.9%, +50.1%]")
+    assert speed.against_base == ["", "", "+0.0% (no interval)", "+50.0% [+49.9%, +50.1%]"]
+    page = page_of(report)
+    for interval in (speed.interval, *(g.interval for g in report.gates)):
+        assert interval in page.text
 
 
 def test_that_recipes_were_chosen_on_one_half_is_said() -> None:
-    assert "one half of the evaluation documents" not in Page(to_html(document())).text
-    candidates = [{"name": "g32", "method": "GPTQ", "gptq": {"groupSize": 32}}]
+    assert "one half of the evaluation documents" not in page_of(document()).text
+    candidates = [{"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}]
     several = document(spec=spec_document(**{"quantization.candidates": candidates}))
-    assert "one half of the evaluation documents" in Page(to_html(several)).text
+    assert "one half of the evaluation documents" in page_of(several).text
 
 
 def test_an_engine_that_queues_is_said_where_requests_wait() -> None:
-    assert "one request at a time" in Page(to_html(document(samples=samples()))).text
+    assert "one request at a time" in page_of(document(samples=samples())).text
     alone = samples()
     alone["workload"]["concurrency"] = [1]
-    assert "one request at a time" not in Page(to_html(document(samples=alone))).text
+    assert "one request at a time" not in page_of(document(samples=alone)).text
 
 
 def test_every_candidate_that_was_tried_is_shown_with_the_judged_one_marked() -> None:
@@ -172,9 +192,115 @@ def test_every_candidate_that_was_tried_is_shown_with_the_judged_one_marked() ->
             call = StageCall(stage=stage, parameters={"of": name}, candidate=name)
             done.append((call, StageResult(stage=stage, input_hash=call.input_hash, **more)))
     report = document(done=done, candidate="g32")
-    assert [(c["name"], c["chosen"]) for c in report["candidates"]] == [
+    assert [(c.name, c.chosen) for c in report.candidates] == [
         ("default", False), ("g32", True),
     ]  # fmt: skip
-    page = Page(to_html(report))
+    page = page_of(report)
     assert "g32 (judged)" in page.text
     assert all(text in page.text for text in ("9.1", "7.4", "sha256:default"))
+
+
+def scores() -> dict[str, Any]:
+    """What evaluate kept: two windows of document 0, one of document 1."""
+    nlls = {"merged": ["1.0", "2.0", "8.0"], "quantized": ["1.5", "2.5", "7.0"]}
+    shape = {"set": "task", "documents": [0, 0, 1], "tokens": [2, 2, 8]}
+    return {"scores": [shape | {"condition": c, "nlls": n} for c, n in nlls.items()]}
+
+
+def everything() -> Report:
+    """A report that has every plot."""
+    quality, speed = measurements()
+    rows = quality | speed
+    rows |= {"OutputTokensPerSecond@4": {"base": "300", "quantized": "500"}}
+    rows |= {"TimeToFirstToken/p50@1:base/base": {"value": "1.01", "blocks": "1"}}
+    return document(rows, samples=samples(), scores=scores(), provenance={"python": "3.11"})
+
+
+NO_SPEED = {"speed": None, "measurements": {}, "candidates": []}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Chart]:
+    return charts(everything())
+
+
+def test_differences_are_by_document_and_their_mean_is_over_all_tokens() -> None:
+    quality, _ = measurements()
+    (pair,) = paired_differences(scores(), quality)
+    assert (pair.condition, pair.against, pair.documents) == ("quantized", "merged", 2)
+    assert pair.nats_per_token == [-0.125, 0.25]
+    assert pair.mean == 0.0
+    assert pair.lower is not None
+    assert pair.upper is not None
+    assert paired_differences(None, quality) == []
+
+
+def test_thinning_keeps_the_extremes() -> None:
+    kept = thinned([float(i) for i in range(10 * MAX_POINTS)])
+    assert len(kept) == MAX_POINTS
+    assert (kept[0], kept[-1]) == (0.0, 10 * MAX_POINTS - 1)
+    assert thinned([1.0, 2.0]) == [1.0, 2.0]
+
+
+def test_every_plot_is_drawn_where_it_has_data_and_left_out_where_not(drawn: list[Chart]) -> None:
+    assert [chart.title for chart in drawn] == [
+        "Document by document", "Size against quality",
+        "Time to first token and per output token", "Throughput against concurrency",
+        "Speed and its noise floor",
+    ]  # fmt: skip
+    quality, _ = measurements()
+    assert [chart.title for chart in charts(document(quality, done=[]))] == ["Size against quality"]
+
+
+def test_plots_take_their_colours_from_the_page_and_draw_the_same_each_time(
+    drawn: list[Chart],
+) -> None:
+    for chart in drawn:
+        assert not re.search(r"#0[0-9a-f]{5}\b", chart.svg), "a sentinel colour was left"
+        assert "var(--ink)" in chart.svg
+        assert "<text" in chart.svg
+    assert drawn[:1] == charts(everything().model_copy(update=NO_SPEED))[:1]
+    names = re.findall(r' id="([^"]+)"', "".join(chart.svg for chart in drawn))
+    assert len(names) == len(set(names)), "names are unique in the page"
+
+
+def test_the_noise_floor_says_base_against_itself() -> None:
+    assert "base against itself (noise floor)" in page_of(everything()).text
+
+
+def test_a_report_is_drawn_again_from_its_json_alone(tmp_path: Path) -> None:
+    as_json, as_html = render(document(), tmp_path / "one")
+    again, page = render(read_report(as_json), tmp_path / "two")
+    assert again.read_bytes() == as_json.read_bytes()
+    assert page.read_bytes() == as_html.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "is no report"), ("[]", "is no report"), ('{"schemaVersion": 1}', "has schema 1"),
+     ('{"schemaVersion": 2}', "is no report")],
+)  # fmt: skip
+def test_what_is_no_report_of_this_schema_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(text)
+    with pytest.raises(Refused, match=said):
+        read_report(file)
+
+
+def test_a_newer_report_with_more_fields_is_read(tmp_path: Path) -> None:
+    as_json, _ = render(document(), tmp_path)
+    as_json.write_text(json.dumps(json.loads(as_json.read_text()) | {"later": 1}))
+    assert read_report(as_json) == document()
+
+
+def test_two_runs_stand_side_by_side_with_what_was_asked_otherwise() -> None:
+    quality, speed = measurements(task_ratio=1.34)
+    one = document(run_id="one11111")
+    other = document(
+        quality | speed, run_id="two22222", spec=spec_document(**{"evaluation.contextLength": 512})
+    )
+    page = Page(comparison_html(one, other))
+    for said in ("one11111", "two22222", "Passed", "Failed", "+34.0%", "evaluation.contextLength"):
+        assert said in page.text, said
+    assert spec_differences(one, other) == [("evaluation.contextLength", "-", "512")]
+    assert "spec and sources are the same" in Page(comparison_html(one, one)).text
