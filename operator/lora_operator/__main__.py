@@ -23,6 +23,7 @@ from lora_operator.logs import log_to_stderr
 from lora_operator.planning import plan
 from lora_operator.reconcile import ObjectKey, Reconciler
 from lora_operator.settings import Settings
+from lora_operator.watchage import WatchAge
 from lora_operator.workqueue import SystemClock, WorkQueue
 
 logger = logging.getLogger("lora_operator")
@@ -94,10 +95,11 @@ async def run(settings: Settings, health: str) -> None:
         queue = WorkQueue(
             reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds)
         )
+        age = WatchAge[ObjectKey]()
         # Before kopf's own tasks: when it ends it cancels those that were made after it began.
         looking = asyncio.create_task(queue.run(), name="looks")
-        resyncing = asyncio.create_task(_resync(cluster, settings, queue), name="resync")
-        watching = asyncio.create_task(_watch(settings, queue, health), name="watches")
+        resyncing = asyncio.create_task(_resync(cluster, settings, queue, age), name="resync")
+        watching = asyncio.create_task(_watch(settings, queue, age, health), name="watches")
         try:
             done, _ = await asyncio.wait(
                 (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
@@ -111,9 +113,11 @@ async def run(settings: Settings, health: str) -> None:
             await asyncio.wait((looking,), timeout=_LAST_LOOKS_SECONDS)
 
 
-async def _watch(settings: Settings, queue: WorkQueue[ObjectKey], health: str) -> None:
+async def _watch(
+    settings: Settings, queue: WorkQueue[ObjectKey], age: WatchAge[ObjectKey], health: str
+) -> None:
     """Run kopf until SIGTERM."""
-    registry = watches(queue.add)
+    registry = watches(queue.add, age)
     try:
         await kopf.operator(
             registry=registry,
@@ -127,26 +131,30 @@ async def _watch(settings: Settings, queue: WorkQueue[ObjectKey], health: str) -
         raise WatchesEnded(repr(error)) from error
 
 
-async def _resync(cluster: Cluster, settings: Settings, queue: WorkQueue[ObjectKey]) -> None:
+async def _resync(
+    cluster: Cluster, settings: Settings, queue: WorkQueue[ObjectKey], age: WatchAge[ObjectKey]
+) -> None:
     """Look at every object every so often, whatever the watches have told."""
     while True:
         await asyncio.sleep(settings.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311
         try:
-            keys = await _all_objects(cluster, settings)
+            objects = await _all_objects(cluster, settings)
         except (Denied, NotFound, Unavailable) as error:
             logger.warning("no resync now: %s", error)
             continue
-        for key in keys:
+        age.compare(objects)
+        for key in objects:
             queue.add(key, random.uniform(0.0, settings.resync_seconds / 10))  # noqa: S311
 
 
-async def _all_objects(cluster: Cluster, settings: Settings) -> list[ObjectKey]:
+async def _all_objects(cluster: Cluster, settings: Settings) -> dict[ObjectKey, str]:
+    """Resource version of every object."""
     found = [
         await cluster.list_items(LORA_DEPLOYMENTS, namespace)
         for namespace in settings.namespaces or ("",)
     ]
     metadata = [item["metadata"] for items in found for item in items]
-    return [ObjectKey(m["namespace"], m["name"]) for m in metadata]
+    return {ObjectKey(m["namespace"], m["name"]): m["resourceVersion"] for m in metadata}
 
 
 async def _wait_for_api(cluster: Cluster, settings: Settings) -> None:

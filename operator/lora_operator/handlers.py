@@ -18,6 +18,7 @@ from lora_api import GROUP, PLURAL, VERSION
 from lora_api.naming import LABEL_NAME
 from lora_operator.cluster import CHILDREN, Kind, runs_in_pod
 from lora_operator.reconcile import ObjectKey
+from lora_operator.watchage import DeafWatch, WatchAge
 
 Labels = Mapping[str, str]
 Enqueue = Callable[[ObjectKey], None]
@@ -55,14 +56,30 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def watches(enqueue: Enqueue) -> kopf.OperatorRegistry:
-    """The registry: one event handler a kind, each puts the object's key into the queue."""
+def watches(enqueue: Enqueue, age: WatchAge[ObjectKey] | None = None) -> kopf.OperatorRegistry:
+    """The registry: one event handler a kind, each puts the object's key into the queue.
+
+    `age` learns what the watch of our kind tells; the liveness endpoint fails when it is deaf.
+    """
+    age = age or WatchAge[ObjectKey]()
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def lora_deployment_changed(namespace: str | None, name: str, **_: Any) -> None:
-        enqueue(ObjectKey(namespace or "", name))
+    async def lora_deployment_changed(
+        namespace: str | None, name: str, meta: Mapping[str, Any], **_: Any
+    ) -> None:
+        key = ObjectKey(namespace or "", name)
+        age.tell(key, str(meta.get("resourceVersion")))
+        enqueue(key)
+
+    @kopf.on.probe(registry=registry, id="watches")
+    async def watch_tells(**_: Any) -> str:
+        try:
+            age.check()
+        except DeafWatch as deaf:
+            raise kopf.PermanentError(str(deaf)) from deaf  # not retried: the endpoint fails now
+        return "tell"
 
     async def child_changed(namespace: str | None, labels: Labels, **_: Any) -> None:
         if owner := labels.get(LABEL_NAME):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import spec_document
@@ -166,6 +166,7 @@ def test_what_is_measured_and_what_serves_run_on_the_product_that_was_named() ->
         assert (selector == on_product) == (kind in (Stage.BENCHMARK, "deployment")), kind
 
 
+@settings(deadline=None)
 @given(name=st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True))
 def test_names_and_label_values_fit_whatever_the_object_is_called(name: str) -> None:
     documents = [*(job(stage, spec(), name) for stage in Stage), deployment(spec(), name)]

@@ -15,7 +15,7 @@ from lora_api.conditions import ConditionReason
 from lora_api.jobcontract import Reason, Stage, StageFailure
 from lora_operator.observed import Observed
 from lora_operator.planning import plan
-from planning_world import SETTINGS, WITH_CANDIDATES, World, serving_world
+from planning_world import SETTINGS, WITH_CANDIDATES, World, lose_a_pod, serving_world
 
 PATIENT = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -75,6 +75,11 @@ class Turmoil:
     def pods_become_ready(self, choice: int) -> None:
         if names := self.world.unready_deployments():
             self.world.make_ready(names[choice % len(names)])
+
+    def a_pod_is_lost(self, choice: int) -> None:
+        names = [n for n, d in self.world.deployments.items() if d.ready_replicas]
+        if names:
+            lose_a_pod(self.world, names[choice % len(names)])
 
     def a_deployment_is_deleted(self, choice: int) -> None:
         if self.world.deployments:
@@ -143,6 +148,31 @@ def test_a_bad_model_never_takes_the_place_of_what_serves(
     assert set(world.selected) == {first}
     assert world.deployments.keys() == good.keys()
     assert world.condition("Ready")[0] == "False", world.told()
+
+
+@PATIENT
+@given(steps=STEPS, strategy=st.sampled_from([{}, {"type": "Recreate"}]))
+def test_a_good_successor_serves_or_was_given_up_for_lost_pods_and_one_of_both_always_does(
+    steps: list[tuple[Callable[[Turmoil, int], None], int]], strategy: dict[str, str]
+) -> None:
+    world = serving_world(**{"serving.strategy": strategy})
+    (first,) = world.deployments
+    turmoil = Turmoil(world)
+    world.edit(**{"quantization.gptq": {"groupSize": 64}})
+    for event, choice in steps:
+        if event not in (Turmoil.the_object_is_recreated, Turmoil.a_deployment_is_deleted):
+            event(turmoil, choice)
+    world.settle()
+    assert world.condition("Available") == ("True", "Serving"), world.told()
+    if world.condition("Stalled")[1] in (
+        ConditionReason.STAGE_CRASHED, ConditionReason.LOST_READINESS,
+    ):  # fmt: skip
+        assert first in world.deployments
+        world.ask_for_a_retry("after the storm")
+        world.settle()
+    assert world.condition("Ready")[0] == "True", world.told()
+    assert len(world.worked) == len(set(world.worked)) + 3, "the first run's, and the second's"
+    assert len(world.deployments) == 1
 
 
 @PATIENT
