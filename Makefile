@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit fuzz integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
+.PHONY: help ready venv generate lint unit fuzz bench-data integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -48,6 +48,10 @@ integration: venv ## against a real API server and a real S3 server; no root
 FUZZ_SECONDS ?= 60
 fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECONDS for each kind
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz $(FUZZ_SECONDS)
+
+BENCH ?=
+bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
+	$(BIN)/python bench/data $(BENCH)
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
