@@ -1,4 +1,4 @@
-"""A prefix of a bucket at an S3-compatible endpoint. The only module that imports boto3.
+"""A prefix of a bucket at an S3-compatible endpoint. Beside `transfers`, alone with boto3.
 
 Every upload carries SHA-256 checksums that the server verifies; files of `PART_BYTES` and more go
 in parts of that size (`transfers`). Create-only and replace-if-unchanged are conditional writes
