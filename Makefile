@@ -52,6 +52,10 @@ FUZZ_SECONDS ?= 60
 fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECONDS for each kind
 	PYTHONPATH=tests/support $(BIN)/python tests/fuzz $(FUZZ_SECONDS)
 
+BENCH ?=
+bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
+	$(BIN)/python bench/data $(BENCH)
+
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
 

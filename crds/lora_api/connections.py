@@ -1,5 +1,6 @@
 """`spec.connections`: how sources and the store are reached."""
 
+from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -13,6 +14,13 @@ class SecretReference(ApiModel):
     name: Annotated[ObjectName, Field(min_length=1)]
 
 
+class Checksums(StrEnum):
+    """Which requests carry checksums of their own, beside the signature."""
+
+    WHEN_SUPPORTED = "WhenSupported"
+    WHEN_REQUIRED = "WhenRequired"
+
+
 class S3Connection(ApiModel):
     """An S3-compatible endpoint."""
 
@@ -23,6 +31,8 @@ class S3Connection(ApiModel):
     region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
     path_style: bool = True
     """Address buckets by path, as most self-hosted servers need."""
+    checksums: Checksums = Checksums.WHEN_SUPPORTED
+    """`WhenRequired` for servers that refuse `x-amz-checksum-*`: files are then signed instead."""
     secret_ref: SecretReference | None = None
     """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent: workload identity."""
     read_secret_ref: SecretReference | None = None

@@ -1,11 +1,12 @@
 """What a stage program works with: its request, its inputs as local files, and the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lora_api.jobcontract import Progress, StageRequest, StageResult
+from lora_jobs.store.interface import FileHash
 
 ReportProgress = Callable[[Progress], None]
 
@@ -29,8 +30,13 @@ class Inputs(Protocol):
 class Outputs(Protocol):
     """Where a stage leaves what it made."""
 
-    def publish_artifact(self, folder: Path) -> str:
-        """Upload a folder content-addressed, manifest last; returns its digest. Idempotent."""
+    def publish_artifact(self, folder: Path, known: Mapping[str, FileHash] | None = None) -> str:
+        """Upload a folder content-addressed, manifest last; returns its digest. Idempotent.
+
+        Args:
+            folder: The artifact.
+            known: Hashes of files that were computed when they were written, by path.
+        """
         ...
 
     def put_file(self, key: str, file: Path, content_type: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lora_jobs.store.artifacts import publish_artifact
+from lora_jobs.store.artifacts import Known, publish_artifact
 from lora_jobs.store.documents import create_json, read_json
 from lora_jobs.store.interface import ObjectStore
 
@@ -14,9 +14,9 @@ class StoreOutputs:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
-    def publish_artifact(self, folder: Path) -> str:
+    def publish_artifact(self, folder: Path, known: Known | None = None) -> str:
         """Files first, manifest last; returns the digest."""
-        return publish_artifact(self.store, folder)
+        return publish_artifact(self.store, folder, known=known)
 
     def put_file(self, key: str, file: Path, content_type: str) -> str:
         """Replaces what was there; returns the URI."""

@@ -36,6 +36,7 @@ from lora_jobs.provenance import tool_versions
 from lora_jobs.store.actions import read_action, write_action
 from lora_jobs.store.interface import ObjectStore
 from lora_jobs.store.opening import open_store
+from lora_jobs.store.patient import PatientStore
 
 REUSED = "found in the store, nothing ran"
 
@@ -88,7 +89,9 @@ def run_request(request: StageRequest, work: Path) -> StageResult:
     """
     began = time.monotonic()
     call = request.call
-    store = open_store(request.store, request.connections)
+    store: ObjectStore = open_store(request.store, request.connections)
+    if call.stage in WORKING_STAGES:
+        store = PatientStore(store)
     if call.stage in WORKING_STAGES and (known := read_action(store, call)):
         return known.model_copy(update={"message": REUSED})
     own = work / f"{call.stage}-{short(call.input_hash, 12)}"

@@ -47,7 +47,7 @@ class MemoryOutputs:
     folder: Path
     documents: dict[str, Any] = field(default_factory=dict)
 
-    def publish_artifact(self, folder: Path) -> str:
+    def publish_artifact(self, folder: Path, known: object = None) -> str:
         digest = digest_of_folder(folder)
         folder.rename(self.folder / digest.replace(":", "-"))
         return digest

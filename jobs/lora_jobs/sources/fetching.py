@@ -1,6 +1,5 @@
 """The pinned files of a source as a local folder, which appears when all of it is right."""
 
-import shutil
 from pathlib import Path
 
 from lora_api.jobcontract import Reason
@@ -9,8 +8,8 @@ from lora_jobs.parallel import in_parallel
 from lora_jobs.sources.pins import Pin, PinnedFile
 from lora_jobs.sources.place import Source
 from lora_jobs.store.artifacts import Done
-from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.interface import ObjectChanged, ObjectMissing, checked_key
+from lora_jobs.store.resuming import forget, remove_marks, remove_others
 
 
 def fetch_source(source: Source, pin: Pin, folder: Path, done: Done = lambda _: None) -> None:
@@ -20,23 +19,22 @@ def fetch_source(source: Source, pin: Pin, folder: Path, done: Done = lambda _: 
         Waiting: A file is gone or another one (SourceChanged), or cannot be read.
     """
     incoming = folder.with_name(f".incoming-{folder.name}")
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(parents=True)
+    remove_others(incoming, {file.path for file in pin.files})
 
     def get(file: PinnedFile) -> None:
         target = incoming / checked_key(file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            source.download(file, target)
+            sha256 = source.download(file, target)
         except (ObjectMissing, ObjectChanged):
             raise source_changed(source.uri, file.path) from None
-        if target.stat().st_size != file.size:
-            raise source_changed(source.uri, file.path)
-        if file.sha256 and hash_file(target).sha256 != file.sha256:
+        if target.stat().st_size != file.size or (file.sha256 and sha256 != file.sha256):
+            forget(target)
             raise source_changed(source.uri, file.path)
         done(file.size)
 
     in_parallel(get, pin.files)
+    remove_marks(incoming)
     incoming.rename(folder)
 
 

@@ -4,6 +4,7 @@ A branch or tag is resolved to its commit once; everything after that is read by
 come with their SHA-256, which is checked after the download; small ones with git's blob id.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -86,16 +87,27 @@ class HubSource:
                 data = data[start : None if length is None else start + length]
             return data
 
-    def download(self, file: PinnedFile, target: Path) -> None:
-        """Streams; the caller compares size and SHA-256."""
+    def download(self, file: PinnedFile, target: Path) -> str:
+        """Streams and hashes; a file of which some bytes are there is continued.
+
+        The commit fixes the content, and the caller compares size and SHA-256.
+        """
+        whole, there = _beginning(target, file.size)
+        headers = {"Range": f"bytes={there}-"} if there else {}
         with (
             self._explained(),
-            self._get(file.path, {}) as answer,
-            target.open("wb") as stream,
+            self._get(file.path, headers) as answer,
+            target.open("r+b" if there else "wb") as stream,
         ):
             self._check(answer, file.path)
+            if answer.status_code == httpx2.codes.OK:  # a mirror may ignore the range
+                whole, there = hashlib.sha256(), 0
+            stream.truncate(there)
+            stream.seek(there)
             for block in answer.iter_bytes(2**20):
                 stream.write(block)
+                whole.update(block)
+        return str(whole.hexdigest())
 
     @cached_property
     def _info(self) -> Any:
@@ -199,3 +211,14 @@ class HubSource:
             f"{self._endpoint} refuses {self.uri} ({status}): it is private, gated or not there; "
             f"give a connection whose Secret holds a {TOKEN_KEY} that may read it",
         )
+
+
+def _beginning(file: Path, size: int) -> tuple[Any, int]:
+    """The hash of what is there of a file of `size` bytes, and how much; nothing if it is all."""
+    whole, there = hashlib.sha256(), 0
+    if file.is_file() and 0 < file.stat().st_size < size:
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                whole.update(block)
+                there += len(block)
+    return whole, there

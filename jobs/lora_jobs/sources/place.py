@@ -33,8 +33,11 @@ class Source(Protocol):
         """Bytes of one file; a range beyond its end is cut."""
         ...
 
-    def download(self, file: PinnedFile, target: Path) -> None:
-        """One file, of exactly the pinned ETag where it has one.
+    def download(self, file: PinnedFile, target: Path) -> str:
+        """One file, of exactly the pinned ETag where it has one; what is there is continued.
+
+        Returns:
+            Its SHA-256 in hex.
 
         Raises:
             ObjectMissing, ObjectChanged: It is gone or another one.

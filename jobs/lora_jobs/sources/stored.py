@@ -62,9 +62,9 @@ class StoredSource:
             raise ObjectMissing(path)
         return content.data
 
-    def download(self, file: PinnedFile, target: Path) -> None:
+    def download(self, file: PinnedFile, target: Path) -> str:
         """With `If-Match` where the pin has an ETag."""
-        self._place.download(file.path, target, file.etag)
+        return self._place.download(file.path, target, file.etag)
 
     @cached_property
     def _single(self) -> PinnedFile | None:

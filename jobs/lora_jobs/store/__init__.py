@@ -2,7 +2,8 @@
 
 interface    `ObjectStore`, what every backend can do
 directory    a folder as the store: local runs and tests
-s3           any S3-compatible endpoint; the only module that imports boto3
+s3           any S3-compatible endpoint; `transfers` moves its files, `resuming` goes on after a cut
+patient      outlasts outages of minutes
 opening      URI and connection -> backend
 artifacts    folders as immutable, content-addressed artifacts
 actions      what finished stages produced, by the hash of what went in

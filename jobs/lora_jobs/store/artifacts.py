@@ -6,7 +6,8 @@ everything it fetched; a folder appears under its name only when all of it is ri
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -21,9 +22,11 @@ from lora_jobs.parallel import in_parallel
 from lora_jobs.store.documents import create_or_adopt_json, read_json
 from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.interface import FileHash, ObjectMissing, ObjectStore, checked_key
+from lora_jobs.store.resuming import forget, remove_marks, remove_others
 
 MANIFEST = "manifest.json"
 
+Known = Mapping[str, FileHash]
 Done = Callable[[int], None]
 """Told the size in bytes of each file that is through."""
 
@@ -55,35 +58,44 @@ class Manifest(ApiModel):
         return sum(f.size for f in self.files)
 
 
-def hash_folder(folder: Path) -> Manifest:
+def hash_folder(folder: Path, known: Known | None = None) -> Manifest:
     """Hash every file below a folder, in parallel.
+
+    Args:
+        folder: At least one file.
+        known: Hashes that were computed when files were written, by path; those are not read.
 
     Raises:
         ValueError: A file has the manifest's name, or there are none.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    names = [p.relative_to(folder).as_posix() for p in paths]
-    if not names or MANIFEST in names:
-        raise ValueError(f"{folder} cannot be an artifact: it is empty or holds a {MANIFEST}")
-    files = [
-        ManifestFile(path=name, size=found.size, sha256=found.sha256, checksum=found.checksum)
-        for name, found in zip(names, in_parallel(hash_file, paths), strict=True)
-    ]
-    return Manifest(digest=_digest(files), files=files)
+    return _manifest_of(_hashes(folder, _names(folder), known or {}))
 
 
-def publish_artifact(store: ObjectStore, folder: Path, done: Done = lambda _: None) -> str:
+def publish_artifact(
+    store: ObjectStore,
+    folder: Path,
+    done: Done = lambda _: None,
+    known: Known | None = None,
+) -> str:
     """Upload what is not there yet, compare with what the server has, then write the manifest.
+
+    Args:
+        store: The scope.
+        folder: The artifact.
+        done: Told of each file.
+        known: Hashes of files that were computed when they were written, by path.
 
     Raises:
         StageError: DigestMismatch when the server holds something else than was sent.
     """
-    manifest = hash_folder(folder)
+    hashes = _hashes(folder, _names(folder), known or {})
+    manifest = _manifest_of(hashes)
     place = store.below(layout.artifact(manifest.digest))
+    place.remove_stale(time.time())
 
     def put(file: ManifestFile) -> None:
         if not place.is_stored(file.path, file.hash):
-            place.upload(file.path, folder / file.path)
+            place.upload(file.path, folder / file.path, known=hashes[file.path])
             if not place.is_stored(file.path, file.hash):
                 raise _mismatch(place.uri(file.path), "the server holds something else than sent")
         done(file.size)
@@ -139,20 +151,21 @@ def fetch_artifact(
         )
     place = store.below(layout.artifact(digest))
     incoming = folder.with_name(f".incoming-{folder.name}")
-    shutil.rmtree(incoming, ignore_errors=True)
+    remove_others(incoming, {file.path for file in manifest.files})
 
     def get(file: ManifestFile) -> None:
         target = incoming / file.path
         try:
-            place.download(file.path, target)
+            sha256 = place.download(file.path, target)
         except ObjectMissing:
             raise _mismatch(place.uri(file.path), "the file is missing") from None
-        found = hash_file(target)
-        if (found.size, found.sha256) != (file.size, file.sha256):
-            raise _mismatch(place.uri(file.path), f"sha256 is {found.sha256}, not {file.sha256}")
+        if sha256 != file.sha256:
+            forget(target)
+            raise _mismatch(place.uri(file.path), f"sha256 is {sha256}, not {file.sha256}")
         done(file.size)
 
     in_parallel(get, manifest.files)
+    remove_marks(incoming)
     shutil.rmtree(folder, ignore_errors=True)
     incoming.rename(folder)
 
@@ -160,6 +173,31 @@ def fetch_artifact(
 def verify_folder(folder: Path, digest: str) -> bool:
     """Whether a folder, e.g. on a shared volume, holds exactly this artifact."""
     return folder.is_dir() and any(folder.iterdir()) and hash_folder(folder).digest == digest
+
+
+def _names(folder: Path) -> list[str]:
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    if not names or MANIFEST in names:
+        raise ValueError(f"{folder} cannot be an artifact: it is empty or holds a {MANIFEST}")
+    return names
+
+
+def _hashes(folder: Path, names: list[str], known: Known) -> dict[str, FileHash]:
+    """By path; a size that is not the known one means another file."""
+
+    def one(name: str) -> FileHash:
+        file, found = folder / name, known.get(name)
+        return found if found and found.size == file.stat().st_size else hash_file(file)
+
+    return dict(zip(names, in_parallel(one, names), strict=True))
+
+
+def _manifest_of(hashes: Known) -> Manifest:
+    files = [
+        ManifestFile(path=name, size=found.size, sha256=found.sha256, checksum=found.checksum)
+        for name, found in hashes.items()
+    ]
+    return Manifest(digest=_digest(files), files=files)
 
 
 def _digest(files: Iterable[ManifestFile]) -> str:

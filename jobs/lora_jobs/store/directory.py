@@ -15,9 +15,11 @@ from pathlib import Path
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Waiting
+from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.interface import (
     BYTES,
     JSON,
+    STALE_SECONDS,
     Content,
     FileHash,
     ObjectChanged,
@@ -112,14 +114,16 @@ class DirectoryStore:
             incoming.write_bytes(data)
             incoming.replace(file)
 
-    def upload(self, key: str, file: Path, content_type: str = BYTES) -> None:
+    def upload(
+        self, key: str, file: Path, content_type: str = BYTES, known: FileHash | None = None
+    ) -> None:
         """Copies."""
         target = self.path(key)
         with _explained(target), self._incoming(target) as incoming:
             shutil.copyfile(file, incoming)
             incoming.replace(target)
 
-    def download(self, key: str, file: Path, etag: str = "") -> None:
+    def download(self, key: str, file: Path, etag: str = "") -> str:
         """Copies small files and links to large ones: what is fetched is read, not changed."""
         source = self.path(key)
         found = self.head(key)
@@ -128,11 +132,24 @@ class DirectoryStore:
         if etag and found.etag != etag:
             raise ObjectChanged(key)
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         with _explained(source):
             if found.size >= LINK_BYTES:
                 file.symlink_to(source.resolve())
             else:
                 shutil.copyfile(source, file)
+        return hash_file(file).sha256
+
+    def remove_stale(self, now: float) -> int:
+        """Temporary files of writers that were killed."""
+        old = [
+            file
+            for file in self.root.rglob(f"{_TEMPORARY}*")
+            if file.is_file() and now - file.stat().st_mtime > STALE_SECONDS
+        ]
+        for file in old:
+            file.unlink(missing_ok=True)
+        return len(old)
 
     @contextmanager
     def _incoming(self, target: Path) -> Iterator[Path]:

@@ -31,7 +31,20 @@ def hash_file(file: Path) -> FileHash:
                     part = hashlib.sha256()
     if in_parts and size % PART_BYTES:
         parts.append(part.digest())
-    return FileHash(size, whole.hexdigest(), _checksum(whole.digest(), parts))
+    return file_hash(size, whole.hexdigest(), tuple(p.hex() for p in parts))
+
+
+def file_hash(size: int, sha256: str, parts: tuple[str, ...] = ()) -> FileHash:
+    """The hash of a file from digests that are known.
+
+    Args:
+        size: In bytes.
+        sha256: Hex, of the whole.
+        parts: Hex, of each `PART_BYTES`; they count for a file of that size and more.
+    """
+    if size < PART_BYTES:
+        return FileHash(size, sha256, plain_checksum(sha256))
+    return FileHash(size, sha256, _composite([bytes.fromhex(part) for part in parts]), parts)
 
 
 def plain_checksum(sha256: str) -> str:
@@ -39,8 +52,6 @@ def plain_checksum(sha256: str) -> str:
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
-def _checksum(whole: bytes, parts: list[bytes]) -> str:
-    if not parts:
-        return base64.b64encode(whole).decode()
+def _composite(parts: list[bytes]) -> str:
     composite = hashlib.sha256(b"".join(parts)).digest()
     return f"{base64.b64encode(composite).decode()}-{len(parts)}"

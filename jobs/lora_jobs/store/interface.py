@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+STALE_SECONDS = 24 * 3600
+"""No upload takes so long; parts of a killed one are paid for and not listed."""
 
 
 class StoredObject(NamedTuple):
@@ -45,6 +47,8 @@ class FileHash(NamedTuple):
     checksum: str
     """S3's SHA-256 checksum: base64 of the digest, or for a file in parts base64 of the digest of
     the parts' digests, `-`, number of parts."""
+    parts: tuple[str, ...] = ()
+    """Hex SHA-256 of each part, of a file that goes in parts and was hashed here."""
 
 
 class ObjectStore(Protocol):
@@ -93,16 +97,36 @@ class ObjectStore(Protocol):
         """Write an object, whatever was there."""
         ...
 
-    def upload(self, key: str, file: Path, content_type: str = BYTES) -> None:
-        """Write a file as an object, whatever was there. A reader sees all of it or nothing."""
+    def upload(
+        self, key: str, file: Path, content_type: str = BYTES, known: FileHash | None = None
+    ) -> None:
+        """Write a file as an object, whatever was there. A reader sees all of it or nothing.
+
+        Args:
+            key: Of the object.
+            file: Its content.
+            content_type: Of the object.
+            known: The file's hash where it was computed before; else it is now.
+        """
         ...
 
-    def download(self, key: str, file: Path, etag: str = "") -> None:
-        """Write an object to a local file.
+    def download(self, key: str, file: Path, etag: str = "") -> str:
+        """Write an object to a local file, or go on where an interrupted download ended.
+
+        Returns:
+            Hex SHA-256 of the file, computed in the same pass.
 
         Raises:
             ObjectMissing: It is not there.
             ObjectChanged: `etag` is given and it has another one.
+        """
+        ...
+
+    def remove_stale(self, now: float) -> int:
+        """Remove what uploads left behind that were killed `STALE_SECONDS` ago; how many.
+
+        Args:
+            now: Seconds since the epoch.
         """
         ...
 

@@ -1,13 +1,14 @@
-"""A prefix of a bucket at an S3-compatible endpoint. The only module that imports boto3.
+"""A prefix of a bucket at an S3-compatible endpoint. Beside `transfers`, alone with boto3.
 
 Every upload carries SHA-256 checksums that the server verifies; files of `PART_BYTES` and more go
-in parts of that size. Create-only and replace-if-unchanged are conditional writes (`If-None-Match`,
-`If-Match`), which the store's correctness rests on: a server without them cannot be used.
+in parts of that size (`transfers`). Create-only and replace-if-unchanged are conditional writes
+(`If-None-Match`, `If-Match`), which the store's correctness rests on: a server without them cannot
+be used.
 
-Traps: boto3's CRT transfers ignore a custom endpoint (boto3#4839), so the classic transfer manager
-is used by name. `upload_file` cannot be conditional, so big files are written first and the small
-document that makes them count is created last. A reply that is lost after the server wrote looks
-like a lost race when it is tried again: whoever gets False compares before calling it a conflict.
+Traps: boto3's CRT transfers ignore a custom endpoint (boto3#4839), and its classic ones hash every
+byte again and cannot be continued, so parts are sent and fetched here. Big files are written first
+and the small document that makes them count is created last. A reply that is lost after the server
+wrote looks like a lost race when the client tries again: then what is there is compared.
 """
 
 from collections.abc import Iterator
@@ -24,17 +25,15 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from s3transfer.futures import TransferFuture
-from s3transfer.manager import TransferConfig, TransferManager
-from s3transfer.subscribers import BaseSubscriber
 
-from lora_api.connections import S3Connection
+from lora_api.connections import Checksums, S3Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import StageError, Waiting
-from lora_jobs.store.hashing import PART_BYTES
+from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.interface import (
     BYTES,
     JSON,
+    STALE_SECONDS,
     Content,
     FileHash,
     ObjectChanged,
@@ -42,14 +41,12 @@ from lora_jobs.store.interface import (
     StoredObject,
     checked_key,
 )
+from lora_jobs.store.transfers import Place, fetch, send
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_TRANSFERS = TransferConfig(
-    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_request_concurrency=8
-)
 _DENIED = {"403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken",
            "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
            "SignatureDoesNotMatch", "XAdminUserNotFound"}  # fmt: skip
@@ -64,8 +61,17 @@ _RACE_ATTEMPTS = 5
 class S3Store:
     """Keys below `prefix` of one bucket."""
 
-    def __init__(self, client: "S3Client", bucket: str, prefix: str = "") -> None:
+    def __init__(
+        self,
+        client: "S3Client",
+        bucket: str,
+        prefix: str = "",
+        *,
+        transferring: "S3Client | None" = None,
+        checksums: Checksums = Checksums.WHEN_SUPPORTED,
+    ) -> None:
         self.client, self.bucket, self.prefix = client, bucket, prefix.strip("/")
+        self._transferring, self._checksums = transferring or client, checksums
 
     def uri(self, key: str = "") -> str:
         """An `s3://` URI."""
@@ -73,7 +79,13 @@ class S3Store:
 
     def below(self, prefix: str) -> "S3Store":
         """The same bucket and client."""
-        return S3Store(self.client, self.bucket, self._key(prefix))
+        return S3Store(
+            self.client,
+            self.bucket,
+            self._key(prefix),
+            transferring=self._transferring,
+            checksums=self._checksums,
+        )
 
     def check(self) -> None:
         """HeadBucket.
@@ -150,35 +162,47 @@ class S3Store:
                 Bucket=self.bucket, Key=self._key(key), Body=data, ContentType=content_type
             )
 
-    def upload(self, key: str, file: Path, content_type: str = BYTES) -> None:
-        """Managed transfer: parts in parallel, each with its checksum."""
-        arguments = {"ChecksumAlgorithm": "SHA256", "ContentType": content_type}
-        with self._explained(), TransferManager(self.client, _TRANSFERS) as transfers:
-            transfers.upload(str(file), self.bucket, self._key(key), arguments).result()
+    def upload(
+        self, key: str, file: Path, content_type: str = BYTES, known: FileHash | None = None
+    ) -> None:
+        """In parts, several at once, each with its checksum; aborted when it fails."""
+        with self._explained():
+            send(
+                self._transferring,
+                self._place(key),
+                file,
+                known or hash_file(file),
+                content_type,
+                self._checksums is Checksums.WHEN_SUPPORTED,
+            )
 
-    def download(self, key: str, file: Path, etag: str = "") -> None:
-        """Managed transfer with `If-Match` on every part, so that no two objects mix."""
+    def download(self, key: str, file: Path, etag: str = "") -> str:
+        """In ranges with `If-Match`, so that no two objects mix."""
         found = self.head(key)
         if found is None:
             raise ObjectMissing(key)
         if etag and found.etag != etag:
             raise ObjectChanged(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if found.size < PART_BYTES:
-            self._download_small(key, file, found.etag)
-            return
-        known = [_Known(found)]
-        with self._explained(), TransferManager(self.client, _TRANSFERS) as transfers:
-            transfers.download(self.bucket, self._key(key), str(file), None, known).result()
-
-    def _download_small(self, key: str, file: Path, etag: str) -> None:
         with self._explained():
-            answer = self.client.get_object(
-                Bucket=self.bucket, Key=self._key(key), IfMatch=f'"{etag}"'
-            )
-            with file.open("wb") as stream:
-                for block in answer["Body"].iter_chunks(2**20):
-                    stream.write(block)
+            return fetch(self._transferring, self._place(key), found, file)
+
+    def remove_stale(self, now: float) -> int:
+        """Aborts multipart uploads; a server that cannot list them has none."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        pages = self.client.get_paginator("list_multipart_uploads")
+        count = 0
+        with self._explained():
+            for page in pages.paginate(Bucket=self.bucket, Prefix=start):
+                for upload in page.get("Uploads", []):
+                    if now - upload["Initiated"].timestamp() > STALE_SECONDS:
+                        self.client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        count += 1
+        return count
+
+    def _place(self, key: str) -> Place:
+        return {"Bucket": self.bucket, "Key": self._key(key)}
 
     def _head(self, key: str, **arguments: Any) -> Any:
         try:
@@ -196,8 +220,8 @@ class S3Store:
                         **place, Body=data, ContentType=content_type, **condition
                     )
                     return True
-            except (ObjectChanged, ObjectMissing):
-                return False
+            except (ObjectChanged, ObjectMissing) as error:
+                return _was_tried_again(error) and self._holds(key, data)
             except ClientError as error:
                 if _code(error) not in _RACED:
                     raise
@@ -205,6 +229,10 @@ class S3Store:
             Reason.STORE_UNREACHABLE,
             f"{self.uri(key)} is being written by too many at once at {self._endpoint}",
         )
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        there = self.read(key, 0, len(data) + 1)
+        return there is not None and there.data == data
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
@@ -265,39 +293,54 @@ class S3Store:
         )
 
 
-class _Known(BaseSubscriber):
-    """Tells the transfer what a HEAD said, so that every part is asked for with `If-Match`."""
-
-    def __init__(self, found: StoredObject) -> None:
-        self.found = found
-
-    def on_queued(self, future: TransferFuture, **_: Any) -> None:
-        future.meta.provide_transfer_size(self.found.size)
-        future.meta.provide_object_etag(f'"{self.found.etag}"')
-
-
 def open_s3(
     bucket: str, prefix: str, connection: S3Connection | None, credentials: dict[str, str]
 ) -> S3Store:
     """A store at a connection's endpoint; what is not given is left to boto3's default chain."""
-    client = _client(
-        endpoint=connection.endpoint if connection else "",
-        region=connection.region if connection else "",
-        by_path=connection is not None and connection.path_style,
-        access_key=credentials.get("AWS_ACCESS_KEY_ID", ""),
-        secret_key=credentials.get("AWS_SECRET_ACCESS_KEY", ""),
+    checksums = connection.checksums if connection else Checksums.WHEN_SUPPORTED
+    settings: dict[str, Any] = {
+        "endpoint": connection.endpoint if connection else "",
+        "region": connection.region if connection else "",
+        "by_path": connection is not None and connection.path_style,
+        "access_key": credentials.get("AWS_ACCESS_KEY_ID", ""),
+        "secret_key": credentials.get("AWS_SECRET_ACCESS_KEY", ""),
+        "with_checksums": checksums is Checksums.WHEN_SUPPORTED,
+    }
+    return S3Store(
+        _client(**settings),
+        bucket,
+        prefix,
+        transferring=_client(**settings, for_files=True),
+        checksums=checksums,
     )
-    return S3Store(client, bucket, prefix)
 
 
 @lru_cache(maxsize=16)
 def _client(
-    *, endpoint: str, region: str, by_path: bool, access_key: str, secret_key: str
+    *,
+    endpoint: str,
+    region: str,
+    by_path: bool,
+    access_key: str,
+    secret_key: str,
+    with_checksums: bool,
+    for_files: bool = False,
 ) -> "S3Client":
-    """One client a connection: making one takes a quarter of a second."""
+    """One client a connection: making one takes a quarter of a second.
+
+    That for files signs no bodies: it sends the SHA-256 that is known, in a header that is signed,
+    and does not check answers, which are hashed here anyway.
+    """
+    addressing: Any = {"addressing_style": "path" if by_path else "auto"}
+    if for_files and with_checksums:
+        addressing["payload_signing_enabled"] = False
     config = Config(
         signature_version="s3v4",
-        s3={"addressing_style": "path" if by_path else "auto"},
+        s3=addressing,
+        request_checksum_calculation="when_supported" if with_checksums else "when_required",
+        response_checksum_validation=(
+            "when_supported" if with_checksums and not for_files else "when_required"
+        ),
         retries={"mode": "standard", "max_attempts": 6},
         connect_timeout=5,
         read_timeout=60,
@@ -315,3 +358,10 @@ def _client(
 
 def _code(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _was_tried_again(error: Exception) -> bool:
+    """Whether the client had sent the request before, and perhaps had written."""
+    cause = error.__cause__
+    answer: Any = cause.response if isinstance(cause, ClientError) else {}
+    return bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))

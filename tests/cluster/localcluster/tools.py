@@ -139,6 +139,11 @@ HELM_DOCS = Tool(
     "helm-docs, which writes the chart's README; seconds",
     (Package("github.com/norwoodj/helm-docs/cmd/helm-docs", "helm-docs"),),
 )
+TOXIPROXY = Tool(
+    "toxiproxy",
+    "toxiproxy v2.5.0, the network faults of the store's tests; seconds",
+    (Package("github.com/Shopify/toxiproxy/v2/cmd/server", "toxiproxy-server"),),
+)
 KSTATUS = Tool(
     "kstatus",
     "the library by which Flux and others judge an object, as a filter; seconds",
