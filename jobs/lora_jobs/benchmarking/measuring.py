@@ -57,6 +57,7 @@ class ProcessRun:
         invalid: Why a concurrency has no valid run.
         dropped: Loops that were thrown away for their bursts, by concurrency.
         answers: For each question, the pieces of every answer.
+        again: It is the second of base in its block, for the noise floor.
     """
 
     condition: str
@@ -70,6 +71,7 @@ class ProcessRun:
     invalid: dict[int, str] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
     answers: list[list[tuple[str, ...]]] = field(default_factory=list)
+    again: bool = False
 
 
 def requests_in_loop(concurrency: int) -> int:
