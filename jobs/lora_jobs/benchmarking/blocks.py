@@ -3,6 +3,10 @@
 The first block measures every condition once. Later blocks repeat base and quantized, which the
 gates compare: there the restart of the engine is the replicate. Each block has its own random
 order, so that drift of the machine favours nobody.
+
+Where the time holds it, later blocks measure base a second time (`AGAIN`): base against itself is
+the noise floor, below which a difference says nothing. It is decided by time alone, once, before
+there is anything to compare.
 """
 
 import math
@@ -15,6 +19,8 @@ from lora_jobs.intervals.blocks import BlockRatio
 
 MAX_BLOCKS = 40
 BLOCKS_WITHOUT_PAIR = 2
+AGAIN = "base again"
+"""The second process of base in a block, in the order and in folder names."""
 
 
 def compared(conditions: Sequence[str]) -> tuple[str, ...]:
@@ -23,11 +29,37 @@ def compared(conditions: Sequence[str]) -> tuple[str, ...]:
     return pair if len(pair) == 2 else tuple(conditions)
 
 
-def block_order(conditions: Sequence[str], block: int, seed: int) -> list[str]:
-    """The conditions of a block, counted from 0, in its order."""
+def block_order(
+    conditions: Sequence[str], block: int, seed: int, with_again: bool = False
+) -> list[str]:
+    """The conditions of a block, counted from 0, in its order; `with_again` from block 1 on."""
     members = list(conditions if block == 0 else compared(conditions))
+    if with_again and block > 0:
+        members.append(AGAIN)
     random.Random(f"{seed}/{block}").shuffle(members)  # noqa: S311 - not for secrets
     return members
+
+
+def holds_again(
+    conditions: Sequence[str],
+    elapsed_seconds: float,
+    block_seconds: float,
+    base_seconds: float,
+    max_duration_seconds: float,
+) -> bool:
+    """Whether a judgement's blocks fit with base measured twice in each, asked after the first.
+
+    Args:
+        conditions: What is measured.
+        elapsed_seconds: Since the benchmark began, the first block included.
+        block_seconds: What another block takes without it.
+        base_seconds: What it adds.
+        max_duration_seconds: What all may take.
+    """
+    if not {BASE, QUANTIZED} <= set(conditions):
+        return False
+    later = (MIN_BLOCKS - 1) * (block_seconds + base_seconds)
+    return elapsed_seconds + later <= max_duration_seconds
 
 
 def is_precise(intervals: Sequence[BlockRatio], precision: float) -> bool:

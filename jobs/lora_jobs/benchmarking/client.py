@@ -18,6 +18,8 @@ from lora_api.runtimes import LengthLock, RuntimeRecipe
 from lora_jobs.benchmarking.metrics import RequestTrace
 from lora_jobs.benchmarking.prompts import Prompt
 
+MAX_CLIENT_SHARE = 0.7
+"""Of one core: a client that is busier than this measures itself and not the engine."""
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 _EVENT_END = b"\n\n"
 _DATA = b"data:"
@@ -25,6 +27,10 @@ _DATA = b"data:"
 
 class InvalidRun(Exception):
     """An answer that is no measurement: an error, a wrong length, counts that do not agree."""
+
+
+class ClientSaturated(InvalidRun):
+    """This client was too busy to keep the time."""
 
 
 class ServerError(InvalidRun):
@@ -75,8 +81,9 @@ class CompletionClient:
         recipe: RuntimeRecipe,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
-        self._recipe, self._clock = recipe, clock
+        self._recipe, self._clock, self._cpu_clock = recipe, clock, cpu_clock
         limits = httpx.Limits(max_connections=None)
         # No proxy from the environment: engines and pods are asked directly.
         self._http = httpx.AsyncClient(
@@ -111,9 +118,15 @@ class CompletionClient:
         return trace
 
     async def closed_loop(
-        self, ask: Ask, prompts: Sequence[Prompt], concurrency: int
+        self, ask: Ask, prompts: Sequence[Prompt], concurrency: int, is_timed: bool = True
     ) -> list[RequestTrace]:
-        """Ask every prompt once, `concurrency` at a time; traces in the prompts' order."""
+        """Ask every prompt once, `concurrency` at a time; traces in the prompts' order.
+
+        Raises:
+            InvalidRun: As `complete`.
+            ClientSaturated: A timed loop took more than `MAX_CLIENT_SHARE`.
+            httpx.TransportError: The engine did not answer.
+        """
         waiting = iter(enumerate(prompts))
         traces: dict[int, RequestTrace] = {}
 
@@ -121,9 +134,16 @@ class CompletionClient:
             for index, prompt in waiting:
                 traces[index] = await self.complete(ask, prompt)
 
+        began_s, worked_s = self._clock(), self._cpu_clock()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(worker())
+        share = (self._cpu_clock() - worked_s) / max(self._clock() - began_s, 1e-9)
+        if is_timed and share > MAX_CLIENT_SHARE:
+            raise ClientSaturated(
+                f"the measuring client took {share:.0%} of a core: it measures itself; "
+                "lower benchmark.workload.concurrency"
+            )
         return [traces[index] for index in range(len(prompts))]
 
     async def served_models(self) -> list[str]:

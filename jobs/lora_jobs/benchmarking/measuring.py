@@ -10,7 +10,7 @@ import httpx
 
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import RECIPES, ServeCommand
-from lora_jobs.benchmarking.client import Ask, CompletionClient, InvalidRun
+from lora_jobs.benchmarking.client import Ask, ClientSaturated, CompletionClient, InvalidRun
 from lora_jobs.benchmarking.conditions import Condition, serve
 from lora_jobs.benchmarking.engine import Engine, EngineDied, free_port
 from lora_jobs.benchmarking.expectations import ANSWER_TOKENS
@@ -22,7 +22,8 @@ WARM_UP_ROUNDS = 2
 MIN_REQUESTS = 8
 REQUESTS_PER_CLIENT = 3
 MAX_WINDOWS = 3
-"""Loops until one is free of bursts: a busy moment of the machine passes, a buffer does not."""
+"""Loops until one is free of bursts and kept the time: a busy moment passes, a buffer
+does not."""
 BURST = (
     "the tokens arrived in bursts, which says nothing about single tokens; the model is too small "
     "for this machine or the engine buffers"
@@ -55,8 +56,9 @@ class ProcessRun:
     Attributes:
         loops: Traces by concurrency.
         invalid: Why a concurrency has no valid run.
-        dropped: Loops that were thrown away for their bursts, by concurrency.
+        dropped: Loops that were thrown away, by concurrency.
         answers: For each question, the pieces of every answer.
+        again: It is the second of base in its block, for the noise floor.
     """
 
     condition: str
@@ -70,6 +72,7 @@ class ProcessRun:
     invalid: dict[int, str] = field(default_factory=dict)
     dropped: dict[int, int] = field(default_factory=dict)
     answers: list[list[tuple[str, ...]]] = field(default_factory=list)
+    again: bool = False
 
 
 def requests_in_loop(concurrency: int) -> int:
@@ -132,10 +135,16 @@ async def _timed_loop(
     client: CompletionClient, ask: Ask, concurrency: int, work: Work, run: ProcessRun
 ) -> None:
     for _ in range(WARM_UP_ROUNDS):
-        await client.closed_loop(ask, work.warm_up[:concurrency], concurrency)
+        prompts = work.warm_up[:concurrency]
+        await client.closed_loop(ask, prompts, concurrency, is_timed=False)
     prompts = work.prompts[: requests_in_loop(concurrency)]
     for window in range(MAX_WINDOWS):
-        traces = await client.closed_loop(ask, prompts, concurrency)
+        try:
+            traces = await client.closed_loop(ask, prompts, concurrency)
+        except ClientSaturated:
+            if window == MAX_WINDOWS - 1:
+                raise
+            continue
         run.loops[concurrency], run.dropped[concurrency] = traces, window
         run.model = traces[0].model
         if not is_burst_run(traces):

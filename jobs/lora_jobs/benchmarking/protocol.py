@@ -1,22 +1,25 @@
 """The benchmark: blocks of fresh engine processes in random order, until it is precise enough.
 
-    prompts -> block 0: every condition -> block 1..n: base and quantized -> measurements, samples
+    prompts -> block 0: every condition -> block 1..n: base and quantized, where the time holds it
+    base a second time -> measurements, samples
 
 A gate's limit is no input: sampling stops at the stated precision or at the time limit.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_api.gates import BASE, DYNAMIC, QUANTIZED
 from lora_api.jobcontract import Progress, Reason
 from lora_api.parameters import BenchmarkParameters
 from lora_jobs.benchmarking.blocks import (
+    AGAIN,
     block_order,
     blocks_that_fit,
     compared,
+    holds_again,
     is_enough,
 )
 from lora_jobs.benchmarking.conditions import Condition, NotApplicable
@@ -76,14 +79,24 @@ def benchmark(
     by_name = {condition.name: condition for condition in conditions}
     began, block, enough = clock(), 0, False
     while not enough:
-        order = block_order([c for c in by_name if c not in run.not_applicable], block, SEED)
+        applicable = [c for c in by_name if c not in run.not_applicable]
+        if block == 1:
+            run.with_again = holds_again(
+                applicable,
+                clock() - began,
+                _block_seconds(run, applicable),
+                run.last_seconds(BASE),
+                limits.max_duration_seconds,
+            )
+        order = block_order(applicable, block, SEED, run.with_again)
         left_seconds = limits.max_duration_seconds - (clock() - began)
         ahead = _processes_after(block, order, run, left_seconds)
         for index, name in enumerate(order):
             _report(progress, run, len(order) - index + ahead, f"{name}, block {block + 1}")
             folder = work / f"block{block}" / name
             folder.mkdir(parents=True)
-            _add(run, by_name[name], block, asked, folder, measure)
+            condition = by_name[BASE if name == AGAIN else name]
+            _add(run, condition, block, asked, folder, measure, again=name == AGAIN)
         block += 1
         enough = is_enough(
             block,
@@ -101,7 +114,7 @@ def _processes_after(
     block: int, order: Sequence[str], run: BenchmarkRun, left_seconds: float
 ) -> int:
     """An estimate of the processes after this block: as many blocks as fit, at least one."""
-    repeated = len(compared(order))
+    repeated = len(compared(order)) + run.with_again
     seconds = _block_seconds(run, order)
     more = blocks_that_fit(left_seconds - seconds, seconds) if block else 1
     return repeated * more
@@ -109,8 +122,8 @@ def _processes_after(
 
 def _block_seconds(run: BenchmarkRun, order: Sequence[str]) -> float:
     """What the next block will take, by the last time of each of its conditions."""
-    last = {process.condition: process.seconds for process in run.processes}
-    return sum(last.get(name, 0.0) for name in compared(order))
+    again = run.last_seconds(BASE) if run.with_again else 0.0
+    return sum(run.last_seconds(name) for name in compared(order)) + again
 
 
 def _report(progress: ReportProgress, run: BenchmarkRun, ahead: int, message: str) -> None:
@@ -125,6 +138,7 @@ def _add(
     work: Work,
     folder: Path,
     measure: Measure,
+    again: bool = False,
 ) -> None:
     """One process more; a dynamic adapter may be refused by the engine, the others may not."""
     first_quantized = condition.name == QUANTIZED and block == 0
@@ -140,7 +154,7 @@ def _add(
             ) from reason
         run.not_applicable[condition.name] = f"the engine refuses it: {reason}"
     else:
-        run.processes.append(process)
+        run.processes.append(replace(process, again=again))
 
 
 def _work(conditions: Sequence[Condition], parameters: BenchmarkParameters) -> Work:

@@ -36,7 +36,7 @@ from lora_jobs.benchmarking.prompts import prompts_hash
 from lora_jobs.intervals.blocks import BlockRatio, block_ratio
 from lora_jobs.intervals.rows import over_blocks
 
-SAMPLES_SCHEMA = 2
+SAMPLES_SCHEMA = 3
 INACTIVE_ADAPTER = "the engine answered as the base without the adapter: it does not apply it"
 
 
@@ -47,11 +47,13 @@ class BenchmarkRun:
     Attributes:
         work: What every process was asked.
         not_applicable: Why a condition was not measured.
+        with_again: Whether later blocks measure base twice.
     """
 
     work: Work
     processes: list[ProcessRun] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
+    with_again: bool = False
 
     @property
     def parameters(self) -> BenchmarkParameters:
@@ -59,8 +61,18 @@ class BenchmarkRun:
         return self.work.parameters
 
     def of(self, condition: str) -> list[ProcessRun]:
-        """The processes of one condition, in the order of their blocks."""
-        return [p for p in self.processes if p.condition == condition]
+        """The processes of one condition, in the order of their blocks, one a block."""
+        return [p for p in self.processes if p.condition == condition and not p.again]
+
+    @property
+    def base_twice(self) -> tuple[list[ProcessRun], list[ProcessRun]]:
+        """Base and base again, in the blocks that have both."""
+        again = {p.block: p for p in self.processes if p.again}
+        return [p for p in self.of(BASE) if p.block in again], [again[b] for b in sorted(again)]
+
+    def last_seconds(self, condition: str) -> float:
+        """How long the last process of a condition took; 0 before there is one."""
+        return next((p.seconds for p in reversed(self.of(condition))), 0.0)
 
     @property
     def blocks(self) -> int:
@@ -77,7 +89,7 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
     rows: Measurements = {}
     for condition in _measured_conditions(run):
         for concurrency in run.parameters.concurrency:
-            for metric, values in _block_values(run, condition, concurrency).items():
+            for metric, values in _values(run.of(condition), concurrency).items():
                 row = rows.setdefault(at_concurrency(metric, concurrency), {})
                 row[condition] = decimal_text(geometric_mean(values))
         peaks = [p.peak_memory_bytes for p in run.of(condition)]
@@ -86,18 +98,32 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
     for metric, found in intervals_of(run).items():
         if compared := over_blocks(found):
             rows[comparison(metric, QUANTIZED, BASE)] = compared
+    for metric, found in noise_floor_of(run).items():
+        if compared := over_blocks(found):
+            rows[comparison(metric, BASE, BASE)] = compared
     return rows
 
 
 def intervals_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
     """Quantized against base for every timing metric, over the blocks that have both."""
+    return _ratios(run, run.of(QUANTIZED), run.of(BASE))
+
+
+def noise_floor_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
+    """Base against itself for every timing metric: what differs less than that is noise."""
+    first, second = run.base_twice
+    return _ratios(run, second, first)
+
+
+def _ratios(
+    run: BenchmarkRun, one: Sequence[ProcessRun], other: Sequence[ProcessRun]
+) -> dict[str, BlockRatio]:
     found = {}
     for concurrency in run.parameters.concurrency:
-        quantized = _block_values(run, QUANTIZED, concurrency)
-        base = _block_values(run, BASE, concurrency)
-        for metric in sorted(quantized.keys() & base.keys()):
-            pairs = min(len(quantized[metric]), len(base[metric]))
-            ratio = block_ratio(quantized[metric][:pairs], base[metric][:pairs])
+        values, against = _values(one, concurrency), _values(other, concurrency)
+        for metric in sorted(values.keys() & against.keys()):
+            pairs = min(len(values[metric]), len(against[metric]))
+            ratio = block_ratio(values[metric][:pairs], against[metric][:pairs])
             found[at_concurrency(metric, concurrency)] = ratio
     return found
 
@@ -113,6 +139,7 @@ def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> d
     notes["device"] = facts["device"]
     notes["engine"] = facts.get("engine", "")
     notes["precision"] = _precision_note(run, precision)
+    notes["noiseFloor"] = _noise_note(run)
     notes["startSeconds"] = ", ".join(
         f"{c} {max(p.start_seconds for p in run.of(c)):.0f}" for c in _conditions(run)
     )
@@ -152,6 +179,7 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
     return {
         "condition": process.condition,
         "block": process.block,
+        "again": process.again,
         "argv": process.argv,
         "model": process.model,
         "startMilliseconds": round(process.start_seconds * 1000),
@@ -183,9 +211,8 @@ def _measured_conditions(run: BenchmarkRun) -> Iterator[str]:
     return (c for c in _conditions(run) if not (inactive and c == DYNAMIC))
 
 
-def _block_values(run: BenchmarkRun, condition: str, concurrency: int) -> dict[str, list[float]]:
-    """By metric one value a block; nothing at all when any block's run was invalid."""
-    processes = run.of(condition)
+def _values(processes: Sequence[ProcessRun], concurrency: int) -> dict[str, list[float]]:
+    """By metric one value a process; nothing at all when any of them was invalid."""
     if any(concurrency in p.invalid or concurrency not in p.loops for p in processes):
         return {}
     speeds: Sequence[Speed] = [speed_of(p.loops[concurrency]) for p in processes]
@@ -221,3 +248,17 @@ def _precision_note(run: BenchmarkRun, precision: float) -> str:
         f"{blocks}: quantized against base within +-{widest.half_width:.1%} (95 %, {key}); "
         f"precision {precision:.0%} {reached}"
     )
+
+
+def _noise_note(run: BenchmarkRun) -> str:
+    """How far base is from itself, or why nobody knows."""
+    floor = noise_floor_of(run)
+    if not floor:
+        return (
+            "base was not measured against itself: benchmark.maxDuration does not hold the blocks "
+            "of a judgement with it"
+        )
+    key, widest = max(floor.items(), key=lambda found: found[1].half_width)
+    if widest.blocks < 2:
+        return "base was measured against itself in 1 block: no interval"
+    return f"base against itself in {widest.blocks} blocks: +-{widest.half_width:.1%} ({key})"

@@ -82,6 +82,7 @@ def protocol(
             ),
         ]
     told = {name: text for c, r in _judged(done, candidate) for name, text in r.notes.items()}
+    floor = {n: t for c, r in done if c.stage is Stage.BENCHMARK for n, t in r.notes.items()}
     said += [
         Fact(name=f"{name} set", text=f"{told[f'{name}Set']}.")
         for name in ("task", "general")
@@ -89,6 +90,8 @@ def protocol(
     ]
     if speed:
         said.append(Fact(name="speed", text=_speed_text(speed)))
+    if "noiseFloor" in floor:
+        said.append(Fact(name="noise floor", text=f"{floor['noiseFloor']}."))
     return said
 
 

@@ -88,7 +88,7 @@ def _distributions(processes: list[Mapping[str, Any]]) -> Iterator[Distribution]
     loops: dict[tuple[str, int], list[RequestTrace]] = {}
     for process in processes:
         for concurrency, traces in process["loops"].items():
-            if concurrency not in process["invalid"]:
+            if concurrency not in process["invalid"] and not process.get("again"):
                 place = loops.setdefault((process["condition"], int(concurrency)), [])
                 place.extend(map(_trace, traces))
     for condition in CONDITIONS:

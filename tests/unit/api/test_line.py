@@ -213,7 +213,7 @@ def test_stored_hashes_never_change() -> None:
         "dbe4911b98ea",
         "755a0f1faae9",
         "7c47911cc7f8",
-        "5875341f0309",
+        "e7dd4b31e6bd",
     ]
     assert run_id(spec(), PINS, "image") == "20ef9cb3"
 

@@ -1,10 +1,12 @@
 """Blocks, and when they end, without processes and on a clock of the test's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lora_api.gates import OUTPUT_TOKENS_PER_SECOND, TTFT_P50
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import Runtime
+from lora_jobs.benchmarking.blocks import AGAIN
 from lora_jobs.benchmarking.conditions import Condition
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
 from lora_jobs.benchmarking.metrics import RequestTrace
@@ -56,7 +58,9 @@ def test_six_equal_blocks_are_precise_and_enough(tmp_path: Path) -> None:
         "base", "dynamic", "merged", "quantized",
     ]  # fmt: skip
     for later in range(1, 6):
-        assert sorted(n for block, n, _ in lab.asked if block == later) == ["base", "quantized"]
+        assert sorted(n for block, n, _ in lab.asked if block == later) == [
+            "base", "base", "quantized",
+        ]  # fmt: skip
 
 
 def test_answers_are_asked_twice_of_the_first_quantized_process(tmp_path: Path) -> None:
@@ -87,3 +91,44 @@ def test_the_reported_ratio_is_the_judged_one(tmp_path: Path) -> None:
 
 def test_on_an_accelerator_main_memory_is_no_peak_memory(tmp_path: Path) -> None:
     assert "PeakMemoryBytes" not in measurements_of(Lab(tmp_path).run(0.05, 1))
+
+
+def test_base_is_measured_twice_in_each_later_block_where_the_time_holds_six(
+    tmp_path: Path,
+) -> None:
+    # 40 s for the first block and 30 s for each of five more.
+    run = Lab(tmp_path).run(precision=0.05, max_duration_seconds=190)
+    assert [sum(p.again for p in run.processes if p.block == b) for b in range(6)] == [
+        0, 1, 1, 1, 1, 1,
+    ]  # fmt: skip
+    rows = measurements_of(run)
+    floor = rows["TimeToFirstToken/p50@1:base/base"]
+    assert (floor["value"], floor["blocks"]) == ("1.000000", "5")
+    assert rows["TimeToFirstToken/p50@1:quantized/base"]["blocks"] == "6"
+    assert notes_of(run, 0.05, {"device": "x"})["noiseFloor"].startswith("base against itself in 5")
+
+
+def test_a_short_benchmark_leaves_the_second_base_out_and_says_so(tmp_path: Path) -> None:
+    run = Lab(tmp_path).run(precision=0.05, max_duration_seconds=189)
+    assert not any(p.again for p in run.processes)
+    assert run.blocks == 6
+    assert "base/base" not in str(measurements_of(run))
+    assert "was not measured" in notes_of(run, 0.05, {"device": "x"})["noiseFloor"]
+
+
+def test_the_second_base_shows_the_noise_of_restarts_and_is_no_base(tmp_path: Path) -> None:
+    class Restless(Lab):
+        def __call__(
+            self, c: Condition, block: int, rounds: int, work: Work, folder: Path
+        ) -> ProcessRun:
+            run = super().__call__(c, block, rounds, work, folder)
+            if folder.name == AGAIN:
+                slow = [replace(t, arrivals_s=tuple(a * 1.5 for a in t.arrivals_s))
+                        for t in run.loops[1]]  # fmt: skip
+                run.loops[1] = slow
+            return run
+
+    rows = measurements_of(Restless(tmp_path).run(precision=0.05, max_duration_seconds=3600))
+    assert rows["TimeToFirstToken/p50@1:base/base"]["value"] == "1.500000"
+    assert rows["TimeToFirstToken/p50@1"]["base"] == "100.0"
+    assert rows["TimeToFirstToken/p50@1:quantized/base"]["value"] == "1.000000"

@@ -1,6 +1,7 @@
 """The client measures exactly what the engine did, and refuses what is no measurement."""
 
 import json
+from contextlib import nullcontext
 
 import httpx
 import pytest
@@ -93,3 +94,18 @@ def test_each_engine_is_asked_in_its_own_words() -> None:
         "do_sample": False, "min_new_tokens": 9, "max_new_tokens": 9,
     }  # fmt: skip
     assert "generation_config" not in request_body(TRANSFORMERS, Ask("m", 9, False), PROMPT)
+
+
+@pytest.mark.parametrize(("share", "is_kept"), [(0.69, True), (0.71, False)])
+async def test_a_client_that_is_the_bottleneck_makes_the_run_invalid(
+    share: float, is_kept: bool
+) -> None:
+    clock = VirtualClock()
+    transport = FakeTransport(Script(), clock)
+    async with CompletionClient(
+        "http://engine", TRANSFORMERS, transport, clock, cpu_clock=lambda: clock.now * share
+    ) as client:
+        with nullcontext() if is_kept else pytest.raises(InvalidRun, match="71% of a core"):
+            await client.closed_loop(Ask("model", 8), [PROMPT] * 2, concurrency=1)
+        # Its first, slow steps are warm-up and say nothing.
+        assert await client.closed_loop(Ask("model", 8), [PROMPT], 1, is_timed=False)

@@ -216,7 +216,7 @@ def everything() -> Report:
     return document(rows, samples=samples(), scores=scores(), provenance={"python": "3.11"})
 
 
-NO_SPEED = {"speed": None, "measurements": {}, "candidates": []}
+NO_SPEED: dict[str, Any] = {"speed": None, "measurements": {}, "candidates": []}
 
 
 @pytest.fixture(scope="module")
