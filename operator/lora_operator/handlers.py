@@ -21,6 +21,7 @@ from lora_operator.reconcile import ObjectKey
 
 Labels = Mapping[str, str]
 Enqueue = Callable[[ObjectKey], None]
+Saw = Callable[[str], None]
 
 FINALIZER = f"{GROUP}/kopf"
 """Never set, since no handler needs one; kopf's own would name another project."""
@@ -55,16 +56,25 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def watches(enqueue: Enqueue) -> kopf.OperatorRegistry:
-    """The registry: one event handler a kind, each puts the object's key into the queue."""
+def watches(enqueue: Enqueue, saw: Saw = lambda resource: None) -> kopf.OperatorRegistry:
+    """The registry: one event handler a kind, each puts the object's key into the queue.
+
+    Args:
+        enqueue: Takes the key.
+        saw: Told the resource of each event.
+    """
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def lora_deployment_changed(namespace: str | None, name: str, **_: Any) -> None:
+        saw(PLURAL)
         enqueue(ObjectKey(namespace or "", name))
 
-    async def child_changed(namespace: str | None, labels: Labels, **_: Any) -> None:
+    async def child_changed(
+        namespace: str | None, labels: Labels, resource: kopf.Resource, **_: Any
+    ) -> None:
+        saw(resource.plural)
         if owner := labels.get(LABEL_NAME):
             enqueue(ObjectKey(namespace or "", owner))
 
