@@ -171,7 +171,7 @@ def _lines(status: Status, now: float) -> Iterator[StageLine]:
         yield _line(entry, now)
     if status.phase not in _ENDED:
         for stage in Stage:
-            if stage not in seen:
+            if stage not in seen and stage is not Stage.RECALL:  # a pin's; no run needs it
                 yield StageLine(name=stage, state=NOT_STARTED)
 
 

@@ -6,7 +6,9 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import SplitResult, urlsplit
 
 import kopf
 
@@ -20,6 +22,7 @@ from lora_operator.cluster import (
 )
 from lora_operator.handlers import kopf_settings, watches
 from lora_operator.logs import log_to_stderr
+from lora_operator.metrics import Metrics, serve_metrics
 from lora_operator.planning import plan
 from lora_operator.reconcile import ObjectKey, Reconciler
 from lora_operator.settings import Settings
@@ -57,8 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="log every request of the watches")
     parser.add_argument(
-        "--health", default="http://0.0.0.0:8080/healthz", metavar="URL",
+        "--health",
+        default="http://0.0.0.0:8080/healthz",
+        metavar="URL",
         help="where to answer liveness probes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics", default="", metavar="URL", type=urlsplit,
+        help="where to answer scrapes, e.g. http://0.0.0.0:8081/metrics (default: nowhere)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
@@ -68,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(64)
     log_to_stderr(settings.log_level, settings.log_format, options.verbose)
     try:
-        asyncio.run(run(settings, options.health))
+        asyncio.run(run(settings, options.health, options.metrics))
     except WatchesEnded as error:
         logger.critical("the watches ended, to be started again with the process: %s", error)
         sys.exit(1)
@@ -78,28 +87,33 @@ class WatchesEnded(Exception):
     """A watch failed for good: its resource is gone, or the API server said so."""
 
 
-async def run(settings: Settings, health: str) -> None:
+async def run(settings: Settings, health: str, metrics_at: SplitResult) -> None:
     """The whole operator.
 
     Args:
         settings: What the chart decides.
         health: URL of the liveness endpoint.
+        metrics_at: URL of the metrics; without a port they are served nowhere.
 
     Raises:
         WatchesEnded: Only a restart helps.
     """
-    clock = SystemClock()
-    async with connect() as cluster:
+    clock, metrics = SystemClock(), Metrics()
+    async with connect(metrics) as cluster, _metrics_served(metrics, metrics_at):
         await _wait_for_api(cluster, settings)
-        reconciler = Reconciler(cluster, settings, plan, clock)
+        reconciler = Reconciler(cluster, settings, plan, clock, meter=metrics)
         queue = WorkQueue(
-            reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds)
-        )
+            reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds),
+            meter=metrics,
+        )  # fmt: skip
+        metrics.follow_queue(queue.depth)
         age = WatchAge[ObjectKey]()
         # Before kopf's own tasks: when it ends it cancels those that were made after it began.
         looking = asyncio.create_task(queue.run(), name="looks")
         resyncing = asyncio.create_task(_resync(cluster, settings, queue, age), name="resync")
-        watching = asyncio.create_task(_watch(settings, queue, age, health), name="watches")
+        watching = asyncio.create_task(
+            _watch(settings, watches(queue.add, age, metrics.watched), health), name="watches"
+        )
         try:
             done, _ = await asyncio.wait(
                 (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
@@ -113,11 +127,22 @@ async def run(settings: Settings, health: str) -> None:
             await asyncio.wait((looking,), timeout=_LAST_LOOKS_SECONDS)
 
 
-async def _watch(
-    settings: Settings, queue: WorkQueue[ObjectKey], age: WatchAge[ObjectKey], health: str
-) -> None:
+@asynccontextmanager
+async def _metrics_served(metrics: Metrics, at: SplitResult) -> AsyncIterator[None]:
+    if at.port is None:
+        yield
+        return
+    runner = await serve_metrics(metrics, at.hostname or "", at.port, at.path or "/metrics")
+    lag = asyncio.create_task(metrics.follow_loop(), name="loop-lag")
+    try:
+        yield
+    finally:
+        lag.cancel()
+        await runner.cleanup()
+
+
+async def _watch(settings: Settings, registry: kopf.OperatorRegistry, health: str) -> None:
     """Run kopf until SIGTERM."""
-    registry = watches(queue.add, age)
     try:
         await kopf.operator(
             registry=registry,

@@ -9,6 +9,7 @@ does. 409 means two things, told apart by the answer's `reason`.
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -76,6 +77,14 @@ class Unavailable(Exception):
     """The API server cannot answer now: out of reach, too slow, too busy or failing."""
 
 
+class CallMeter(Protocol):
+    """Whom the client tells of every call."""
+
+    def called(self, verb: str, resource: str, code: int | None, seconds: float) -> None:
+        """The API server answered; code None: it did not."""
+        ...
+
+
 class Cluster(Protocol):
     """What the operator asks of Kubernetes. All calls may raise `Denied` and `Unavailable`."""
 
@@ -121,8 +130,8 @@ class Cluster(Protocol):
 class KubernetesCluster:
     """`Cluster` on the official client; paths are built here, so nothing is discovered."""
 
-    def __init__(self, client: ApiClient) -> None:
-        self._api = DynamicClient(client)
+    def __init__(self, client: ApiClient, meter: CallMeter | None = None) -> None:
+        self._api, self._meter = DynamicClient(client), meter
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """One object, read live."""
@@ -153,7 +162,8 @@ class KubernetesCluster:
     async def apply(self, kind: Kind, document: Json) -> Json:
         """Server-side apply, taking fields over where somebody else owns them."""
         name, namespace = _name_of(document)
-        return await self._apply(kind, name, self._resource(kind).path(name, namespace), document)
+        path = self._resource(kind).path(name, namespace)
+        return await self._apply(kind, name, path, document, kind.plural)
 
     async def apply_status(self, kind: Kind, document: Json) -> Json:
         """Server-side apply to the status subresource."""
@@ -161,7 +171,7 @@ class KubernetesCluster:
             raise ValueError("a status is only written over the version that was read")
         name, namespace = _name_of(document)
         path = self._resource(kind).path(name, namespace) + "/status"
-        return await self._apply(kind, name, path, document)
+        return await self._apply(kind, name, path, document, f"{kind.plural}/status")
 
     async def patch(self, kind: Kind, namespace: str, name: str, change: Json) -> Json:
         """Merge patch."""
@@ -182,25 +192,27 @@ class KubernetesCluster:
         path = self._resource(PODS).path(pod, namespace) + "/log"
         query = [("container", container), ("tailLines", lines), ("limitBytes", _MAX_LOG_BYTES)]
         try:
-            response = await self._api.request(
-                "get", path, query_params=query, serialize=False, _request_timeout=_LOG_TIMEOUT
+            response = await self._request(
+                "get", "pods/log", "get", path, query_params=query, _request_timeout=_LOG_TIMEOUT
             )
             text: str = await response.text(errors="replace")
         except (DynamicApiError, aiohttp.ClientError, TimeoutError):
             return ""  # the kubelet is out of reach, the container has no log, or we may not
         return text
 
-    async def _apply(self, kind: Kind, name: str, path: str, document: Json) -> Json:
+    async def _apply(self, kind: Kind, name: str, path: str, document: Json, resource: str) -> Json:
         return await self._ask(
-            "patch", kind, name, path, body=document, field_manager=FIELD_MANAGER,
+            "patch", kind, name, path, resource, body=document, field_manager=FIELD_MANAGER,
             force_conflicts=True, content_type="application/apply-patch+yaml",
         )  # fmt: skip
 
-    async def _ask(self, verb: str, kind: Kind, name: str, path: str, **arguments: Any) -> Json:
+    async def _ask(
+        self, verb: str, kind: Kind, name: str, path: str, resource: str = "", **arguments: Any
+    ) -> Json:
         method = {"create": "post", "list": "get"}.get(verb, verb)
         try:
-            response = await self._api.request(
-                method, path, serialize=False, _request_timeout=_TIMEOUT, **arguments
+            response = await self._request(
+                verb, resource or kind.plural, method, path, _request_timeout=_TIMEOUT, **arguments
             )
             document: Json = await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -208,6 +220,22 @@ class KubernetesCluster:
         except DynamicApiError as error:
             _raise_typed(error, verb, f"{kind.kind} {name}".strip(), kind.plural)
         return document
+
+    async def _request(
+        self, verb: str, resource: str, method: str, path: str, **arguments: Any
+    ) -> Any:
+        """One HTTP request; the verb is the one that RBAC knows."""
+        began, code = time.monotonic(), None
+        try:
+            response = await self._api.request(method, path, serialize=False, **arguments)
+            code = response.status
+            return response
+        except DynamicApiError as error:
+            code = error.status
+            raise
+        finally:
+            if self._meter:
+                self._meter.called(verb, resource, code, time.monotonic() - began)
 
     def _resource(self, kind: Kind) -> Any:
         group, _, version = kind.api_version.rpartition("/")
@@ -218,7 +246,7 @@ class KubernetesCluster:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[KubernetesCluster]:
+async def connect(meter: CallMeter | None = None) -> AsyncIterator[KubernetesCluster]:
     """The cluster of KUBECONFIG, else the one around this pod, else of the current context."""
     configuration = Configuration()
     if runs_in_pod(os.environ):
@@ -228,7 +256,7 @@ async def connect() -> AsyncIterator[KubernetesCluster]:
         files = os.environ.get("KUBECONFIG") or None
         await load_kube_config(config_file=files, client_configuration=configuration)
     async with ApiClient(configuration) as client:
-        yield KubernetesCluster(client)
+        yield KubernetesCluster(client, meter)
 
 
 def runs_in_pod(environment: Mapping[str, str]) -> bool:

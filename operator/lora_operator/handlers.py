@@ -22,6 +22,7 @@ from lora_operator.watchage import DeafWatch, WatchAge
 
 Labels = Mapping[str, str]
 Enqueue = Callable[[ObjectKey], None]
+Saw = Callable[[str], None]
 
 FINALIZER = f"{GROUP}/kopf"
 """Never set, since no handler needs one; kopf's own would name another project."""
@@ -56,10 +57,17 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def watches(enqueue: Enqueue, age: WatchAge[ObjectKey] | None = None) -> kopf.OperatorRegistry:
+def watches(
+    enqueue: Enqueue,
+    age: WatchAge[ObjectKey] | None = None,
+    saw: Saw = lambda resource: None,
+) -> kopf.OperatorRegistry:
     """The registry: one event handler a kind, each puts the object's key into the queue.
 
-    `age` learns what the watch of our kind tells; the liveness endpoint fails when it is deaf.
+    Args:
+        enqueue: Takes the key.
+        age: Learns what the watch of our kind tells; the liveness endpoint fails when it is deaf.
+        saw: Told the resource of each event.
     """
     age = age or WatchAge[ObjectKey]()
     registry = kopf.OperatorRegistry()
@@ -70,6 +78,7 @@ def watches(enqueue: Enqueue, age: WatchAge[ObjectKey] | None = None) -> kopf.Op
         namespace: str | None, name: str, meta: Mapping[str, Any], **_: Any
     ) -> None:
         key = ObjectKey(namespace or "", name)
+        saw(PLURAL)
         age.tell(key, str(meta.get("resourceVersion")))
         enqueue(key)
 
@@ -81,7 +90,10 @@ def watches(enqueue: Enqueue, age: WatchAge[ObjectKey] | None = None) -> kopf.Op
             raise kopf.PermanentError(str(deaf)) from deaf  # not retried: the endpoint fails now
         return "tell"
 
-    async def child_changed(namespace: str | None, labels: Labels, **_: Any) -> None:
+    async def child_changed(
+        namespace: str | None, labels: Labels, resource: kopf.Resource, **_: Any
+    ) -> None:
+        saw(resource.plural)
         if owner := labels.get(LABEL_NAME):
             enqueue(ObjectKey(namespace or "", owner))
 

@@ -8,7 +8,7 @@ because the object has changed meanwhile, nothing is done at all: the picture wa
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lora_api.status import Status
 from lora_api.times import rfc3339
@@ -49,6 +49,18 @@ class _Memory:
     status_written_at: float | None = None
 
 
+class Meter(Protocol):
+    """Whom the reconciler tells what became of the objects."""
+
+    def saw(self, namespace: str, name: str, status: Status | None) -> None:
+        """What an object's status says now; None: it is gone."""
+        ...
+
+    def wrote(self, before: Status, after: Status) -> None:
+        """A status was written over another one."""
+        ...
+
+
 class Reconciler:
     """Looks at objects, one at a time each.
 
@@ -58,6 +70,7 @@ class Reconciler:
         plan: Every decision.
         clock: Monotonic, for what is limited in rate.
         now: Wall clock, seconds since the epoch, for what status says.
+        meter: Told of every status.
     """
 
     def __init__(
@@ -67,9 +80,10 @@ class Reconciler:
         plan: Planner,
         clock: Clock,
         now: Callable[[], float] = time.time,
+        meter: Meter | None = None,
     ) -> None:
         self._cluster, self._settings, self._plan = cluster, settings, plan
-        self._clock, self._now = clock, now
+        self._clock, self._now, self._meter = clock, now, meter
         self._memories: dict[ObjectKey, _Memory] = {}
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -83,6 +97,8 @@ class Reconciler:
             parent = await observe_object(self._cluster, key.namespace, key.name)
             if parent is None or parent.deleting:
                 self._memories.pop(key, None)
+                if self._meter:
+                    self._meter.saw(*key, None)
                 return None
             return await self._look(parent, self._memories.setdefault(key, _Memory()))
         except (Conflict, NotFound, Denied, Unavailable) as refusal:
@@ -116,6 +132,10 @@ class Reconciler:
         if self._is_to_be_written(memory, before, status):
             await write_status(self._cluster, parent, status)
             memory.status_written_at = self._clock.monotonic()
+            if self._meter:
+                self._meter.wrote(before, status)
+        if self._meter:
+            self._meter.saw(parent.namespace, parent.name, status)
         for event in events:
             await post_event(self._cluster, parent, event, at)
 

@@ -52,6 +52,22 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+class Meter(Protocol):
+    """Whom the queue tells how it does."""
+
+    def waited(self, seconds: float) -> None:
+        """A key was taken that much after it was due."""
+        ...
+
+    def worked(self, seconds: float) -> None:
+        """A look took that long, whatever came of it."""
+        ...
+
+    def retried(self, is_known: bool) -> None:
+        """A look failed and is tried again."""
+        ...
+
+
 class TryLater(Exception):
     """Work that could not be done for a known reason: backed off, told in one line."""
 
@@ -98,6 +114,10 @@ class Schedule(Generic[Key]):
             heapq.heappop(self._heap)
         return None
 
+    def depth(self, now: float) -> int:
+        """Keys that are due and not being worked on."""
+        return sum(due <= now and key not in self._running for key, due in self._due.items())
+
     def _push(self, key: Key) -> None:
         self._count += 1  # equal times in the order of their arrival
         heapq.heappush(self._heap, (self._due[key], self._count, key))
@@ -112,6 +132,7 @@ class WorkQueue(Generic[Key]):
         backoff_seconds: First wait after a failure, and the longest one; it doubles in between.
         limit_seconds: A look that takes longer is cancelled and counts as failed.
         jitter: A number in [0, 1).
+        meter: Told of every look.
     """
 
     def __init__(
@@ -121,8 +142,9 @@ class WorkQueue(Generic[Key]):
         backoff_seconds: tuple[float, float] = (1.0, 600.0),
         limit_seconds: float = 300.0,
         jitter: Callable[[], float] = random.random,
+        meter: Meter | None = None,
     ) -> None:
-        self._work, self._clock, self._jitter = work, clock, jitter
+        self._work, self._clock, self._jitter, self._meter = work, clock, jitter, meter
         self._backoff_seconds, self._limit_seconds = backoff_seconds, limit_seconds
         self._schedule: Schedule[Key] = Schedule()
         self._failures: dict[Key, int] = {}
@@ -133,6 +155,10 @@ class WorkQueue(Generic[Key]):
         """Look at the key then, or earlier when it is due earlier. Returns at once."""
         self._schedule.add(key, self._clock.monotonic() + delay_seconds)
         self._changed.set()
+
+    def depth(self) -> int:
+        """Keys that are due and not being worked on."""
+        return self._schedule.depth(self._clock.monotonic())
 
     def stop(self) -> None:
         """Start nothing any more; `run` returns when the looks under way have ended."""
@@ -156,12 +182,13 @@ class WorkQueue(Generic[Key]):
     async def _next(self) -> Key | None:
         while not self._stopping:
             self._changed.clear()
-            now = self._clock.monotonic()
+            now, due = self._clock.monotonic(), self._schedule.next_due()
             key = self._schedule.start(now)
             if key is not None:
+                if self._meter and due is not None:
+                    self._meter.waited(now - due)
                 self._changed.set()  # another worker may find more
                 return key
-            due = self._schedule.next_due()
             await self._until_changed(None if due is None else due - now)
         return None
 
@@ -177,22 +204,32 @@ class WorkQueue(Generic[Key]):
             alarm.cancel()
 
     async def _look(self, key: Key) -> float | None:
+        began = self._clock.monotonic()
+        try:
+            return await self._try(key)
+        finally:
+            if self._meter:
+                self._meter.worked(self._clock.monotonic() - began)
+
+    async def _try(self, key: Key) -> float | None:
         try:
             async with asyncio.timeout(self._limit_seconds):
                 delay_seconds = await self._work(key)
         except TryLater as reason:
-            wait = self._wait_after_failure(key)
+            wait = self._wait_after_failure(key, is_known=True)
             logger.warning("%s: %s; again in %.0f s", key, reason, wait)
             return wait
         except Exception:
-            wait = self._wait_after_failure(key)
+            wait = self._wait_after_failure(key, is_known=False)
             logger.exception("%s: failed, again in %.0f s", key, wait)
             return wait
         self._failures.pop(key, None)
         return delay_seconds
 
-    def _wait_after_failure(self, key: Key) -> float:
+    def _wait_after_failure(self, key: Key, is_known: bool) -> float:
         """Doubles with every failure in a row; jittered, so that a crowd does not come at once."""
+        if self._meter:
+            self._meter.retried(is_known)
         count = self._failures[key] = self._failures.get(key, 0) + 1
         first, longest = self._backoff_seconds
         wait = min(longest, first * 2.0 ** min(count - 1, 30))

@@ -32,7 +32,7 @@ VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
 CRD = "CustomResourceDefinition"
 OPEN = {
     "global", "nodeAffinity", "podAffinity", "podAntiAffinity", "labelSelector",
-    "podSecurityContext", "securityContext",
+    "podSecurityContext", "securityContext", "namespaceSelector", "podSelector", "ipBlock",
 }  # fmt: skip
 """Kubernetes' own structures: the API server checks them."""
 
@@ -56,7 +56,7 @@ def test_with_all_on_a_budget_and_a_network_policy_come_with_it() -> None:
     documents = render(EVERYTHING | {"namespaces": ["red"]})
     assert kinds(documents) == [
         CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role", "RoleBinding",
-        "ServiceAccount",
+        "Service", "ServiceAccount",
     ]  # fmt: skip
     named = [d["metadata"]["name"] for d in documents if d["kind"] not in (CRD, "ServiceAccount")]
     assert set(named) == {"models-operator"}
@@ -77,7 +77,7 @@ def test_every_value_of_the_pod_reaches_the_pod() -> None:
     assert pod["metadata"]["labels"]["team"] == "models"
     assert pod["metadata"]["annotations"] == EVERYTHING["podAnnotations"]
     assert container["ports"][0]["containerPort"] == 9000
-    assert container["args"] == ["--health", "http://0.0.0.0:9000/healthz"]
+    assert container["args"][0] == "--health=http://0.0.0.0:9000/healthz"
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING])
@@ -169,11 +169,35 @@ def test_only_the_operators_pod_gets_a_token() -> None:
 def test_the_network_policy_lets_the_pod_reach_api_server_and_dns_only() -> None:
     [policy] = of_kind(render(EVERYTHING), "NetworkPolicy")
     spec = policy["spec"]
-    assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
     api, dns = spec["egress"]
     assert [p["port"] for p in api["ports"]] == [443, 6443]
     assert [to["ipBlock"]["cidr"] for to in api["to"]] == ["10.0.0.1/32", "fd00::1/128"]
     assert {(p["port"], p["protocol"]) for p in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+
+
+def test_only_who_is_named_may_scrape_the_metrics() -> None:
+    [policy] = of_kind(render(EVERYTHING), "NetworkPolicy")
+    [rule] = policy["spec"]["ingress"]
+    assert rule["from"] == EVERYTHING["networkPolicy"]["metricsFrom"]
+    assert [p["port"] for p in rule["ports"]] == ["metrics"]
+    [closed] = of_kind(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")
+    assert closed["spec"]["ingress"] == []
+
+
+@pytest.mark.parametrize(("values", "served"), [({}, 8081), (EVERYTHING, 9001), (NOTHING, None)])
+def test_the_pod_listens_where_the_service_sends_scrapes(values: Json, served: int | None) -> None:
+    documents = render(values)
+    [container] = operator_pod(documents)["spec"]["containers"]
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert ports.get("metrics") == served
+    told = [a for a in container["args"] if a.startswith("--metrics=")]
+    assert told == ([f"--metrics=http://0.0.0.0:{served}/metrics"] if served else [])
+    for service in of_kind(documents, "Service"):
+        [port] = service["spec"]["ports"]
+        assert (port["port"], port["targetPort"]) == (served, "metrics")
+        labels = operator_pod(documents)["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
 
 
 @pytest.mark.parametrize(

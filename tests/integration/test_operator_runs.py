@@ -51,6 +51,13 @@ def test_a_good_adapter_is_served_and_then_nothing_is_written_any_more(
     assert stage.operator.log == said, "not even what the server takes for no change"
     assert "Traceback" not in stage.operator.log
 
+    scraped = stage.operator.scrape()
+    served = 'object_status{name="demo",namespace="%s",phase="Serving",reason=""} 1.0'
+    assert served % stage.kubectl.namespace in scraped
+    assert 'stage_duration_seconds_count{outcome="succeeded",stage="quantize"} 1.0' in scraped
+    assert 'requests_total{code="200",resource="loradeployments/status",verb="patch"}' in scraped
+    assert 'watch_age_seconds{resource="loradeployments"}' in scraped
+
 
 def test_the_object_itself_stays_the_users(stage: OperatorStage) -> None:
     stage.stages.prepared = True

@@ -37,6 +37,7 @@ EVERYTHING: Json = {
     "podLabels": {"tier": "control"},
     "podAnnotations": {"example.com/scrape": "false"},
     "health": {"port": 9000},
+    "metrics": {"port": 9001, "service": {"enabled": True, "annotations": {"example.com/a": "b"}}},
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "control", "operator": "Exists", "effect": "NoSchedule"}],
     "affinity": {
@@ -57,11 +58,16 @@ EVERYTHING: Json = {
     ],
     "priorityClassName": "system-cluster-critical",
     "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
-    "networkPolicy": {"enabled": True, "apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"]},
+    "networkPolicy": {
+        "enabled": True,
+        "apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+    },
 }
 """Values that turn all of it on."""
 NOTHING: Json = {
     "crds": {"enabled": False, "keep": False},
+    "metrics": {"enabled": False},
     "rbac": {"create": False},
     "serviceAccount": {"create": False, "name": "existing"},
 }

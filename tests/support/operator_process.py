@@ -53,12 +53,13 @@ class OperatorProcess:
 
     def __post_init__(self) -> None:
         grant(self.kubectl, chart_rules())
-        (self._port,) = free_ports(1)
+        self._port, self._metrics_port = free_ports(2)
         settings = IMAGES | QUICK | {"NAMESPACES": self.kubectl.namespace} | self.settings
         self._process = Process(
             "operator",
             [sys.executable, "-m", "lora_operator",
-             "--health", f"http://127.0.0.1:{self._port}/healthz"],
+             "--health", f"http://127.0.0.1:{self._port}/healthz",
+             "--metrics", f"http://127.0.0.1:{self._metrics_port}/metrics"],
             self.folder / "operator.log",
             env={f"LORA_OPERATOR_{k}": v for k, v in settings.items()}
             | {"KUBECONFIG": str(self._kubeconfig()), "PYTHONUNBUFFERED": "1"},
@@ -85,13 +86,22 @@ class OperatorProcess:
         """All that it has said."""
         return self._process.log.read_text() if self._process.log.exists() else ""
 
+    def scrape(self) -> str:
+        """Its metrics, as Prometheus reads them."""
+        return self._ask(self._metrics_port, "/metrics")[1]
+
     def _is_alive(self) -> bool:
-        link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
         try:
-            link.request("GET", "/healthz")
-            return link.getresponse().status == 200
+            return self._ask(self._port, "/healthz")[0] == 200
         except OSError:
             return False
+
+    def _ask(self, port: int, path: str) -> tuple[int, str]:
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            link.request("GET", path)
+            answer = link.getresponse()
+            return answer.status, answer.read().decode()
         finally:
             link.close()
 

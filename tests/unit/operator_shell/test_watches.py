@@ -60,14 +60,17 @@ def test_a_handler_that_writes_is_refused_at_start(decorator: Any) -> None:
 
 async def test_an_event_of_a_child_names_its_object_and_one_of_a_stranger_nothing() -> None:
     keys: list[ObjectKey] = []
-    registry = watches(keys.append)
+    seen: list[str] = []
+    registry = watches(keys.append, saw=seen.append)
     handlers = {str(h.id): h.fn for h in registry._watching._handlers}
+    jobs = kopf.Resource("batch", "v1", "jobs")
     owned = {"lora-operator.dev/name": "demo"}
-    await call(handlers["jobs"], namespace="team", name="demo-merge-1", labels=owned)
-    await call(handlers["jobs"], namespace="team", name="other", labels={})
+    await call(handlers["jobs"], namespace="team", name="demo-merge-1", labels=owned, resource=jobs)
+    await call(handlers["jobs"], namespace="team", name="other", labels={}, resource=jobs)
     (own,) = [fn for id_, fn in handlers.items() if "lora_deployment_changed" in id_]
     await call(own, namespace="team", name="demo", labels={}, meta={"resourceVersion": "1"})
     assert keys == [ObjectKey("team", "demo")] * 2
+    assert seen == ["jobs", "jobs", "loradeployments"]
 
 
 async def test_the_liveness_probe_fails_at_once_while_the_watch_is_deaf() -> None:
