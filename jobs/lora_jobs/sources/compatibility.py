@@ -29,7 +29,7 @@ _ALL_EXPERTS = re.compile(r"\.experts(\.base_layer)*$")
 
 def check_base(source: Source) -> None:
     """Refuse a base that is quantized already: merging into its codes would ruin it."""
-    config = _json(source, CONFIG)
+    config = read_document(source, CONFIG)
     if "quantization_config" in config:
         method = config["quantization_config"].get("quant_method", "unknown method")
         raise Refused(
@@ -45,7 +45,7 @@ def check_adapter(adapter: Source, adapter_pin: Pin, base: Source, base_pin: Pin
         Refused: UnsupportedAdapter for another PEFT type, AdapterMismatch when it targets what the
             base does not have, or in another size.
     """
-    config = _json(adapter, ADAPTER_CONFIG)
+    config = read_document(adapter, ADAPTER_CONFIG)
     check_config(config, adapter.uri)
     check_shapes(
         read_shapes(adapter, adapter_pin),
@@ -143,7 +143,12 @@ def _header(source: Source, path: str) -> dict[str, Any]:
         ) from None
 
 
-def _json(source: Source, path: str) -> dict[str, Any]:
+def read_document(source: Source, path: str) -> dict[str, Any]:
+    """A JSON object of a source.
+
+    Raises:
+        Refused: It is none.
+    """
     try:
         document = json.loads(source.read(path))
     except ValueError:

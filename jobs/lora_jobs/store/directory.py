@@ -134,6 +134,12 @@ class DirectoryStore:
             else:
                 shutil.copyfile(source, file)
 
+    def delete(self, key: str) -> None:
+        """Unlinks; a folder that it leaves empty stays."""
+        file = self.path(key)
+        with _explained(file):
+            file.unlink(missing_ok=True)
+
     @contextmanager
     def _incoming(self, target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)

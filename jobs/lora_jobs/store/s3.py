@@ -171,6 +171,11 @@ class S3Store:
         with self._explained(), TransferManager(self.client, _TRANSFERS) as transfers:
             transfers.download(self.bucket, self._key(key), str(file), None, known).result()
 
+    def delete(self, key: str) -> None:
+        """DeleteObject; where the bucket keeps versions, the object is hidden, not destroyed."""
+        with self._explained():
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
     def _download_small(self, key: str, file: Path, etag: str) -> None:
         with self._explained():
             answer = self.client.get_object(
