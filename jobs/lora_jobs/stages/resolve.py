@@ -27,6 +27,7 @@ from lora_jobs.sources.compatibility import check_adapter, check_base
 from lora_jobs.sources.fetching import check_unchanged
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source, open_source, pin_source
+from lora_jobs.sources.quantizable import check_recipes
 from lora_jobs.sources.readable import check_has_records
 from lora_jobs.sources.selection import SourceKind
 from lora_jobs.store.actions import read_action
@@ -74,6 +75,7 @@ def _resolve(context: StageContext) -> StageResult:
     pins = {name: found.pin.digest for name, found in resolved.items()}
     line = walk(spec, request.run.name, pins, image, lambda call: read_action(store, call))
     if line.missing:
+        check_recipes(spec, resolved["base"].source, resolved["base"].pin)
         _prove_access(request, store, resolved.values())
     return _result(request, resolved, image, line)
 

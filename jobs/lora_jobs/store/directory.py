@@ -151,6 +151,12 @@ class DirectoryStore:
             file.unlink(missing_ok=True)
         return len(old)
 
+    def delete(self, key: str) -> None:
+        """Unlinks; a folder that it leaves empty stays."""
+        file = self.path(key)
+        with _explained(file):
+            file.unlink(missing_ok=True)
+
     @contextmanager
     def _incoming(self, target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
