@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
 SOURCES := crds operator jobs tests examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help ready venv generate lint unit integration e2e test images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
+.PHONY: help ready venv generate lint unit integration e2e test test-faults test-mutants images cluster-up cluster-down demo demo-down tiny-model lock cluster-tools
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -50,6 +50,12 @@ e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 
 test: ready lint ## everything that is checked, on a fresh machine too
 	$(BIN)/pytest
+
+test-faults: ready ## every fault at every write of the operator, and each event lost once (half an hour)
+	$(BIN)/pytest tests/faults -m "not mutants"
+
+test-mutants: ready ## wrong operators, and what noticed each
+	$(BIN)/pytest tests/faults/test_mutants.py -m mutants -rP
 
 demo: ready ## the main job from a clean clone: good adapter, wrong adapter, outlier base
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py
