@@ -63,6 +63,12 @@ test: ready lint ## everything that is checked, on a fresh machine too
 	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration
 	$(BIN)/pytest tests/cluster tests/e2e
 
+test-faults: ready ## every fault at every write of the operator, and each event lost once (half an hour)
+	$(BIN)/pytest tests/faults -m "not mutants"
+
+test-mutants: ready ## wrong operators, and what noticed each
+	$(BIN)/pytest tests/faults/test_mutants.py -m mutants -rP
+
 demo: ready ## the main job from a clean clone: good adapter, wrong adapter, outlier base
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py
 
