@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "is Ready while something is wanted, not when it serves",
         _ROLLOUT,
-        "serves=is_selected and up.is_verified and up.is_ready",
+        "serves=is_selected and up.is_verified and answers and not promotion.goes_back",
         "serves=bool(wanted)",
         hunt=(FIRST, _nothing),
         complaint="Ready only when what is asked for serves",
@@ -134,8 +134,8 @@ MUTANTS = (
     Mutant(
         "tidies up what serves while the next one comes up",
         _ROLLOUT,
-        "if d.release not in (coming, chosen):",
-        "if d.release != coming:",
+        "if d.release not in (run.coming, chosen, kept):",
+        "if d.release != run.coming:",
         hunt=(SWITCH, _nothing),
         complaint="what serves is not deleted",
     ),
@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "believes that no event is ever lost",
         _RUN + "__main__.py",
-        "        for key in keys:\n",
-        "        for key in keys[:0]:\n",
+        "        for key in objects:\n",
+        "        for key in list(objects)[:0]:\n",
         hunt=(FIRST, lambda trace: NoEvents(KINDS)),
         complaint="never: Ready=True",
     ),
