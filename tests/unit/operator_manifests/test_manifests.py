@@ -276,7 +276,7 @@ def test_replicas_of_a_release_lie_on_many_nodes_where_there_are_some() -> None:
     (spread,) = pod_of(document)["topologySpreadConstraints"]
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
-    assert spread["labelSelector"] == document["spec"]["selector"]
+    assert spread["labelSelector"] == document["spec"]["selector"], "its own replicas alone"
 
 
 def test_the_service_selects_exactly_the_pods_of_one_release() -> None:
