@@ -54,7 +54,10 @@ fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECO
 
 BENCH ?=
 bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
-	$(BIN)/python bench/data $(BENCH)
+	$(BIN)/python bench/data/bench_data.py $(BENCH)
+
+bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
+	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e

@@ -1,5 +1,6 @@
 """The API server as an administrator sees it, past every proxy."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
@@ -44,6 +45,13 @@ class AdminApi:
     ) -> None:
         assert self._session is not None
         await self._session.close()
+
+    async def until_served(self, path: str) -> None:
+        """A new CRD is established some moments before its objects can be listed."""
+        deadline = asyncio.get_running_loop().time() + 30
+        while (await self.ask("GET", path))[0] != 200:
+            assert asyncio.get_running_loop().time() < deadline, f"{path} is not served"
+            await asyncio.sleep(0.2)
 
     def stream(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """A watch."""

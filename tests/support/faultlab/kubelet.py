@@ -40,10 +40,16 @@ class Place:
 
 
 class LabKubelet:
-    """Runs the pods of all registered namespaces until it is cancelled."""
+    """Runs the pods of all registered namespaces until it is cancelled.
 
-    def __init__(self, api: AdminApi) -> None:
+    Args:
+        api: The API server.
+        in_step: Wait for what status tells; not where a namespace has many objects.
+    """
+
+    def __init__(self, api: AdminApi, *, in_step: bool = True) -> None:
         self._api = api
+        self._patience_seconds = _PATIENCE_SECONDS if in_step else 0.0
         self._pods: dict[str, Json] = {}
         self._since: dict[str, float] = {}
         self._busy: set[str] = set()
@@ -121,14 +127,14 @@ class LabKubelet:
         waited = time.monotonic() - self._since[metadata["uid"]]
         job = metadata["ownerReferences"][0]["name"] if _is_of_stage(pod) else ""
         if pod.get("status", {}).get("phase", "Pending") == "Pending":
-            if job and not place.tells(job, startedAt="") and waited < _PATIENCE_SECONDS:
+            if job and not place.tells(job, startedAt="") and waited < self._patience_seconds:
                 return None
             number = next(self._addresses)
             return running_status(pod, f"10.77.{number // 250 % 250}.{number % 250 + 1}")
         if not job:
             ready = is_ready(pod)
             return ready_status(pod, True) if place.serving_pods_start and not ready else None
-        if not place.tells(job, state="Running") and waited < _PATIENCE_SECONDS:
+        if not place.tells(job, state="Running") and waited < self._patience_seconds:
             return None
         ended = place.stages.run(pod)
         return ended_status(pod, ended) if ended else None

@@ -137,7 +137,7 @@ class Laboratory:
             self.zygote,
         ):
             self._token = await self._grant()
-            await self._until_served()
+            await self.api.until_served(f"/apis/{GROUP}/{VERSION}/{PLURAL}")
             self._playing = playing = asyncio.create_task(self.kubelet.run())
             try:
                 yield self
@@ -145,13 +145,6 @@ class Laboratory:
                 playing.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await playing
-
-    async def _until_served(self) -> None:
-        """A new CRD is established some moments before its objects can be listed."""
-        deadline = asyncio.get_running_loop().time() + 30
-        while (await self.api.ask("GET", f"/apis/{GROUP}/{VERSION}/{PLURAL}"))[0] != 200:
-            assert asyncio.get_running_loop().time() < deadline, "our kind is not served"
-            await asyncio.sleep(0.2)
 
     def check(self) -> None:
         """Raise what ended the kubelet, if anything did."""
