@@ -317,7 +317,10 @@ class _Case:
         outcome.told, outcome.ran = watchman.told, stages.ran
         outcome.pods = {stage: len(uids) for stage, uids in stages.pods.items()}
         outcome.end = await self._end_state()
-        for bad in ("Traceback", "inconsistencies", "Task exception was never retrieved"):
+        bad_words = ["inconsistencies", "Task exception was never retrieved"]
+        if not outcome.fault.restarts:  # where a watch ends the process, kopf tells why
+            bad_words.append("Traceback")
+        for bad in bad_words:
             if bad in outcome.log:
                 start = outcome.log.index(bad)
                 outcome.trouble.append(f"the log has {outcome.log[start : start + 3000]}")

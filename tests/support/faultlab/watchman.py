@@ -37,7 +37,7 @@ class Watchman:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     told: list[tuple[Json, bool]] = field(default_factory=list)
     tried: int = 0
-    _observed_generation: int = 0
+    _observed_generation: int = -1
 
     async def before(self, write: Write) -> None:
         """Safety, before it is carried out."""
