@@ -62,17 +62,19 @@ bench-operator: venv ## the operator's bars on a real API server; BENCH="--objec
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
 
-# The pods of the local cluster leave the cores idle for most of the time: the rest runs beside it, and
-# gives way. Lines of the two halves are mixed, each of the cluster's names its file.
+# The pods of the local cluster leave the cores idle for most of the time: the rest runs beside it, gives
+# way, and is told when it has ended.
 test: ready lint ## everything that is checked, on a fresh machine too
-	@$(MAKE) -j2 --output-sync=line --no-print-directory test-on-cluster test-beside-it
+	@$(MAKE) -j2 --no-print-directory test-on-cluster test-beside-it
 
 test-on-cluster: ready
 	$(BIN)/pytest tests/cluster tests/e2e --durations=15
 
+BESIDE := out/test-beside-it.log
 test-beside-it: ready
-	nice -n 5 $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration
-	nice -n 5 $(BIN)/pytest tests/faults
+	@mkdir -p out; echo "units, contracts, API server, faults: in $(BESIDE), shown at their end"
+	@{ nice -n 5 $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration && \
+	  nice -n 5 $(BIN)/pytest tests/faults; } > $(BESIDE) 2>&1; ended=$$?; cat $(BESIDE); exit $$ended
 
 test-faults: ready ## every fault at every write of the operator, and each event lost once (half an hour)
 	$(BIN)/pytest tests/faults -m "not mutants"
