@@ -13,6 +13,7 @@ from lora_api.spec import LossOn
 from lora_jobs.context import ReportProgress
 from lora_jobs.datasets.records import read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
+from lora_jobs.evaluating.distributions import agreement_rows
 from lora_jobs.evaluating.measure import NoEntries, Subject, measure
 from lora_jobs.evaluating.scores import measurements_of
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -52,7 +53,8 @@ def evaluate_folders(
     evaluation = measure(subjects, evaluation_sets, dtype, NoEntries(), progress)
     return {
         "measurements": measurements_of(evaluation.scores, evaluation.weights_bytes)
-        | comparisons_of(evaluation.scores),
+        | comparisons_of(evaluation.scores)
+        | agreement_rows(evaluation.distributions),
         "notes": evaluation.notes
         | {
             f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"

@@ -15,6 +15,14 @@ from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import Progress
 from lora_api.layout import action
 from lora_jobs.context import ReportProgress
+from lora_jobs.evaluating.distributions import (
+    SAMPLE_TOKENS,
+    TOKENS_KEPT,
+    Distributions,
+    distributions_from,
+    positions,
+    sample_of,
+)
 from lora_jobs.evaluating.models import (
     NotApplicable,
     causal_model,
@@ -22,12 +30,13 @@ from lora_jobs.evaluating.models import (
     vocabulary_size,
     with_adapters,
 )
-from lora_jobs.evaluating.nll import window_nlls
+from lora_jobs.evaluating.nll import likely_tokens, window_nlls
 from lora_jobs.evaluating.scores import MODELS, Key, Score, entry_hash, score_from, score_of
 from lora_jobs.evaluating.windows import Window, windows_digest
 from lora_jobs.weightfiles import weights_bytes
 
 ENTRY_STAGE = "evaluate-condition"
+DISTRIBUTIONS_STAGE = "evaluate-distributions"
 
 
 class Entries(Protocol):
@@ -98,12 +107,14 @@ class Evaluation:
     """What was measured.
 
     Attributes:
+        distributions: By condition, over a sample of the first set.
         notes: What was not measured, by condition, and why.
         reused: How many scores were in the store.
         accelerator_seconds: How long an accelerator was held; 0 on a CPU.
     """
 
     scores: list[Score] = field(default_factory=list)
+    distributions: dict[str, Distributions] = field(default_factory=dict)
     weights_bytes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
@@ -163,7 +174,7 @@ class _Measurement:
         )
         self._base_and_dynamic()
         for condition in (MERGED, QUANTIZED):
-            if condition in self.subjects and self._missing(self.subjects[condition]):
+            if condition in self.subjects and self._lacks(self.subjects[condition]):
                 subject = self.subjects[condition]
                 with self._noting(subject), causal_model(subject.folders[0], self.dtype) as model:
                     self._score(subject, model)
@@ -176,7 +187,7 @@ class _Measurement:
 
     def _base_and_dynamic(self) -> None:
         wanted = [self.subjects[c] for c in (BASE, DYNAMIC) if c in self.subjects]
-        wanted = [s for s in wanted if self._missing(s)]
+        wanted = [s for s in wanted if self._lacks(s)]
         if not wanted:
             return
         with causal_model(wanted[0].folders[0], self.dtype) as model:
@@ -206,6 +217,20 @@ class _Measurement:
             done = self.meter.part(f"{subject.condition} on {evaluation_set.name}")
             nlls = window_nlls(model, evaluation_set.windows, done)
             self._keep(subject, evaluation_set, nlls)
+        if subject.condition not in self.result.distributions:
+            self._look_at(subject, model)
+
+    def _look_at(self, subject: Subject, model: Any) -> None:
+        """What it would say next in the sample."""
+        sample = sample_of(self.sets[0].windows)
+        tokens, logs = likely_tokens(model, sample, TOKENS_KEPT)
+        made = Distributions(
+            tuple(positions(sample)), tuple(map(tuple, tokens)), tuple(map(tuple, logs))
+        )
+        path = self._distributions_path(subject)
+        self.entries.put_json_once(path, made.to_document())
+        stored = distributions_from(self.entries.get_json(path) or made.to_document())
+        self.result.distributions[subject.condition] = stored or made
 
     def _keep(self, subject: Subject, evaluation_set: EvaluationSet, nlls: list[float]) -> None:
         key = self._key(subject, evaluation_set)
@@ -221,6 +246,9 @@ class _Measurement:
             score = self._stored(subject, evaluation_set)
             if score:
                 self.scores[subject.condition, evaluation_set.name] = score
+        document = self.entries.get_json(self._distributions_path(subject))
+        if document and (found := distributions_from(document)):
+            self.result.distributions[subject.condition] = found
 
     def _stored(self, subject: Subject, evaluation_set: EvaluationSet) -> Score | None:
         key = self._key(subject, evaluation_set)
@@ -231,6 +259,14 @@ class _Measurement:
 
     def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
         return {**evaluation_set.key, MODELS: [*subject.digests, *subject.adapter_weights]}
+
+    def _distributions_path(self, subject: Subject) -> str:
+        key = self._key(subject, self.sets[0]) | {"kept": TOKENS_KEPT, "sample": SAMPLE_TOKENS}
+        return action(DISTRIBUTIONS_STAGE, entry_hash(key))
+
+    def _lacks(self, subject: Subject) -> bool:
+        has_distributions = subject.condition in self.result.distributions
+        return bool(self._missing(subject)) or not has_distributions
 
     def _missing(self, subject: Subject) -> list[EvaluationSet]:
         return [s for s in self.sets if (subject.condition, s.name) not in self.scores]

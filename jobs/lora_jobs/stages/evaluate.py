@@ -16,6 +16,7 @@ from lora_jobs.context import StageContext
 from lora_jobs.datasets.overlap import refuse_overlap
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
+from lora_jobs.evaluating.distributions import agreement_rows
 from lora_jobs.evaluating.measure import EvaluationSet, Subject, measure
 from lora_jobs.evaluating.scores import Score, measurements_of, scores_document
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -50,7 +51,8 @@ def run(context: StageContext) -> StageResult:
         stage=call.stage,
         input_hash=call.input_hash,
         measurements=measurements_of(evaluation.scores, evaluation.weights_bytes)
-        | comparisons_of(evaluation.scores),
+        | comparisons_of(evaluation.scores)
+        | agreement_rows(evaluation.distributions),
         notes=notes | {"reusedScores": f"{evaluation.reused} of {len(evaluation.scores)}"},
         message=_headline(evaluation.scores),
         accelerator_seconds=round(evaluation.accelerator_seconds),

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from lora_api.estimates import DIVERGENCE, TOP_TOKEN_AGREEMENT, comparison
 from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import Progress
 from lora_api.spec import LossOn
 from lora_jobs.datasets.records import read_records
+from lora_jobs.evaluating.distributions import agreement_rows
 from lora_jobs.evaluating.scores import Score, measurements_of
 from stagecontexts import MemoryOutputs
 from tinyllama import sentences, write_llama, write_lora, write_merged, write_texts
@@ -97,6 +99,19 @@ def test_merged_is_like_dynamic_and_unlike_base(fp32: dict[str, Score]) -> None:
     assert abs(merged - dynamic) < 0.05 * effect
 
 
+def test_what_merged_would_say_next_is_near_dynamic_and_far_from_base(models: Models) -> None:
+    from lora_jobs.evaluating.measure import NoEntries
+
+    rows = agreement_rows(measured(models, NoEntries(), [], "float32").distributions)
+
+    def apart(condition: str, against: str) -> float:
+        return float(rows[comparison(DIVERGENCE, condition, against)]["value"])
+
+    assert apart(DYNAMIC, BASE) > 0.01  # the adapter does something
+    assert apart(MERGED, DYNAMIC) < 0.01 * apart(MERGED, BASE)
+    assert float(rows[comparison(TOP_TOKEN_AGREEMENT, MERGED, DYNAMIC)]["value"]) > 0.99
+
+
 def test_weighted_adapters_are_measured_unmerged_as_they_are_merged(
     models: Models, tmp_path: Path
 ) -> None:
@@ -154,6 +169,8 @@ def test_of_two_who_measure_at_once_both_report_the_number_that_was_stored_first
     store = MemoryOutputs(tmp_path)
     winner = measured(models, store, [])
     for key, document in store.documents.items():
+        if "nlls" not in document:
+            continue
         nlls = [f"{float(n) + 1:.6f}" for n in document["nlls"]]
         store.documents[key] = {**document, "nlls": nlls}
     loser = measured(models, Slow(tmp_path, store.documents), [])
