@@ -51,7 +51,7 @@ class Stage(StrEnum):
 WORKING_STAGES = (Stage.MERGE, Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
 """Pure functions of their inputs, with an action entry; the others are probes."""
 ACCELERATED_STAGES = (Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
-STAGE_VERSIONS = dict.fromkeys(Stage, 1) | {Stage.EVALUATE: 4, Stage.BENCHMARK: 3}
+STAGE_VERSIONS = dict.fromkeys(Stage, 1) | {Stage.EVALUATE: 3, Stage.BENCHMARK: 3}
 """Raised only when the meaning or the bytes of a stage's output change."""
 
 

@@ -1,4 +1,4 @@
-"""What a model would say next, and how far two models are apart in it. Pure.
+"""What a model would say next, and how far two models are apart in it.
 
 Of every scored position of a sample the most likely tokens are kept with their log-probabilities,
 so that models are compared which are never in memory together. The Kullback-Leibler divergence is
@@ -7,16 +7,18 @@ Joining outcomes never raises it, so it is a lower bound; what it leaves out is 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lora_api.estimates import DIVERGENCE, TOP_TOKEN_AGREEMENT, comparison
 from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED, Measurements
+from lora_jobs.evaluating.measure import EvaluationSet, Look
 from lora_jobs.evaluating.windows import Window
 from lora_jobs.intervals.documents import effective_documents, ratio_of_sums
 from lora_jobs.intervals.rows import over_documents
 
+DISTRIBUTIONS = "evaluate-distributions"
 SAMPLE_TOKENS = 1024
 """Positions that are looked at."""
 TOKENS_KEPT = 32
@@ -111,12 +113,14 @@ def _divergence(true: Mapping[int, float], other: Mapping[int, float]) -> float:
     return max(0.0, math.fsum(p * math.log(p / q) for p, q in parts if p > 0))
 
 
-def agreement_rows(by_condition: Mapping[str, Distributions]) -> Measurements:
+def agreement_rows(looked: Mapping[str, Mapping[str, Any]]) -> Measurements:
     """Mean divergence a token, in nats, and the share of positions with the same likeliest token.
 
     Args:
-        by_condition: What was measured, all over the same sample of the task's set.
+        looked: The kept documents by condition, all over the same sample of the task's set.
     """
+    found = {c: distributions_from(document) for c, document in looked.items()}
+    by_condition = {c: d for c, d in found.items() if d}
     rows: Measurements = {}
     for condition, against in PAIRS:
         if not {condition, against} <= by_condition.keys():
@@ -140,7 +144,18 @@ def _mean(documents: Iterable[int], values: Sequence[float]) -> dict[str, str] |
     return over_documents(mean.value, mean.bounds, len(sums), effective_documents(tokens))
 
 
-def positions(windows: Iterable[Window]) -> Iterator[int]:
-    """The document of every scored position, window by window."""
-    for window in windows:
-        yield from [window.document] * window.scored_tokens
+def distributions_look(evaluation_set: EvaluationSet) -> Look:
+    """Ask every model what it would say next in a sample of the set."""
+    sample = sample_of(evaluation_set.windows)
+    documents = tuple(w.document for w in sample for _ in range(w.scored_tokens))
+
+    def ask(model: Any) -> dict[str, Any]:
+        from lora_jobs.evaluating.nll import likely_tokens
+
+        tokens, logs = likely_tokens(model, sample, TOKENS_KEPT)
+        return Distributions(
+            documents, tuple(map(tuple, tokens)), tuple(map(tuple, logs))
+        ).to_document()
+
+    key = {**evaluation_set.key, "kept": TOKENS_KEPT, "sample": SAMPLE_TOKENS}
+    return Look(DISTRIBUTIONS, key, ask)

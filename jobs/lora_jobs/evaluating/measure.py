@@ -15,14 +15,6 @@ from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import Progress
 from lora_api.layout import action
 from lora_jobs.context import ReportProgress
-from lora_jobs.evaluating.distributions import (
-    SAMPLE_TOKENS,
-    TOKENS_KEPT,
-    Distributions,
-    distributions_from,
-    positions,
-    sample_of,
-)
 from lora_jobs.evaluating.models import (
     NotApplicable,
     causal_model,
@@ -30,13 +22,12 @@ from lora_jobs.evaluating.models import (
     vocabulary_size,
     with_adapters,
 )
-from lora_jobs.evaluating.nll import likely_tokens, window_nlls
+from lora_jobs.evaluating.nll import window_nlls
 from lora_jobs.evaluating.scores import MODELS, Key, Score, entry_hash, score_from, score_of
 from lora_jobs.evaluating.windows import Window, windows_digest
 from lora_jobs.weightfiles import weights_bytes
 
 ENTRY_STAGE = "evaluate-condition"
-DISTRIBUTIONS_STAGE = "evaluate-distributions"
 
 
 class Entries(Protocol):
@@ -102,19 +93,34 @@ class EvaluationSet:
         return sum(w.scored_tokens for w in self.windows)
 
 
+@dataclass(frozen=True)
+class Look:
+    """Something else that every loaded model is asked, kept in the store like its scores.
+
+    Attributes:
+        name: What it is called in the store.
+        key: All that decides the outcome besides the model.
+        ask: From a model to the document that is kept.
+    """
+
+    name: str
+    key: Key
+    ask: Callable[[Any], dict[str, Any]]
+
+
 @dataclass
 class Evaluation:
     """What was measured.
 
     Attributes:
-        distributions: By condition, over a sample of the first set.
+        looked: By look and condition, what was found.
         notes: What was not measured, by condition, and why.
         reused: How many scores were in the store.
         accelerator_seconds: How long an accelerator was held; 0 on a CPU.
     """
 
     scores: list[Score] = field(default_factory=list)
-    distributions: dict[str, Distributions] = field(default_factory=dict)
+    looked: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     weights_bytes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
@@ -132,6 +138,7 @@ def measure(
     dtype: str,
     entries: Entries,
     report: ReportProgress,
+    looks: Sequence[Look] = (),
 ) -> Evaluation:
     """Measure every subject on every set, taking what the store has.
 
@@ -141,11 +148,12 @@ def measure(
         dtype: The type that every model runs in.
         entries: Where scores are kept.
         report: Told after every batch.
+        looks: What else every model is asked.
 
     Returns:
         A condition that cannot be measured is left out with a note; never a made-up number.
     """
-    return _Measurement(list(subjects), list(sets), dtype, entries, report).run()
+    return _Measurement(list(subjects), list(sets), dtype, entries, report, looks).run()
 
 
 class _Measurement:
@@ -158,11 +166,12 @@ class _Measurement:
         dtype: str,
         entries: Entries,
         report: ReportProgress,
+        looks: Sequence[Look],
     ) -> None:
-        self.subjects = {s.condition: s for s in subjects}
+        self.subjects, self.looks = {s.condition: s for s in subjects}, looks
         self.sets, self.dtype, self.entries = sets, dtype, entries
         self.scores: dict[tuple[str, str], Score] = {}
-        self.result = Evaluation()
+        self.result = Evaluation(looked={look.name: {} for look in looks})
         self.meter = _Meter(report)
 
     def run(self) -> Evaluation:
@@ -217,20 +226,14 @@ class _Measurement:
             done = self.meter.part(f"{subject.condition} on {evaluation_set.name}")
             nlls = window_nlls(model, evaluation_set.windows, done)
             self._keep(subject, evaluation_set, nlls)
-        if subject.condition not in self.result.distributions:
-            self._look_at(subject, model)
+        for look in self._unasked(subject):
+            self._ask(subject, look, model)
 
-    def _look_at(self, subject: Subject, model: Any) -> None:
-        """What it would say next in the sample."""
-        sample = sample_of(self.sets[0].windows)
-        tokens, logs = likely_tokens(model, sample, TOKENS_KEPT)
-        made = Distributions(
-            tuple(positions(sample)), tuple(map(tuple, tokens)), tuple(map(tuple, logs))
-        )
-        path = self._distributions_path(subject)
-        self.entries.put_json_once(path, made.to_document())
-        stored = distributions_from(self.entries.get_json(path) or made.to_document())
-        self.result.distributions[subject.condition] = stored or made
+    def _ask(self, subject: Subject, look: Look, model: Any) -> None:
+        document, path = look.ask(model), self._look_path(subject, look)
+        if not self.entries.put_json_once(path, document):
+            document = self.entries.get_json(path) or document
+        self.result.looked[look.name][subject.condition] = document
 
     def _keep(self, subject: Subject, evaluation_set: EvaluationSet, nlls: list[float]) -> None:
         key = self._key(subject, evaluation_set)
@@ -246,9 +249,9 @@ class _Measurement:
             score = self._stored(subject, evaluation_set)
             if score:
                 self.scores[subject.condition, evaluation_set.name] = score
-        document = self.entries.get_json(self._distributions_path(subject))
-        if document and (found := distributions_from(document)):
-            self.result.distributions[subject.condition] = found
+        for look in self.looks:
+            if document := self.entries.get_json(self._look_path(subject, look)):
+                self.result.looked[look.name][subject.condition] = document
 
     def _stored(self, subject: Subject, evaluation_set: EvaluationSet) -> Score | None:
         key = self._key(subject, evaluation_set)
@@ -260,13 +263,15 @@ class _Measurement:
     def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
         return {**evaluation_set.key, MODELS: [*subject.digests, *subject.adapter_weights]}
 
-    def _distributions_path(self, subject: Subject) -> str:
-        key = self._key(subject, self.sets[0]) | {"kept": TOKENS_KEPT, "sample": SAMPLE_TOKENS}
-        return action(DISTRIBUTIONS_STAGE, entry_hash(key))
+    def _look_path(self, subject: Subject, look: Look) -> str:
+        models = [*subject.digests, *subject.adapter_weights]
+        return action(look.name, entry_hash({**look.key, MODELS: models}))
+
+    def _unasked(self, subject: Subject) -> list[Look]:
+        return [k for k in self.looks if subject.condition not in self.result.looked[k.name]]
 
     def _lacks(self, subject: Subject) -> bool:
-        has_distributions = subject.condition in self.result.distributions
-        return bool(self._missing(subject)) or not has_distributions
+        return bool(self._missing(subject) or self._unasked(subject))
 
     def _missing(self, subject: Subject) -> list[EvaluationSet]:
         return [s for s in self.sets if (subject.condition, s.name) not in self.scores]

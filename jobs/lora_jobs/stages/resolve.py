@@ -28,7 +28,7 @@ from lora_jobs.sources.fetching import check_unchanged
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source, open_source, pin_source
 from lora_jobs.sources.quantizable import check_recipes
-from lora_jobs.sources.readable import check_has_records
+from lora_jobs.sources.readable import check_has_prompts, check_has_records
 from lora_jobs.sources.selection import SourceKind
 from lora_jobs.store.actions import read_action
 from lora_jobs.store.documents import create_or_adopt_json, read_json
@@ -70,6 +70,8 @@ def _resolve(context: StageContext) -> StageResult:
     store = open_store(request.store, request.connections)
     resolved = _resolve_sources(context, spec, store)
     _check(resolved)
+    if spec.evaluation.task.scorer:
+        check_has_prompts(resolved["task"].source, resolved["task"].pin)
     resolved = {name: _pinned(store, request.run.name, found) for name, found in resolved.items()}
     image = spec.serving.image or _pinned_image(store, request, spec.serving.runtime)
     pins = {name: found.pin.digest for name, found in resolved.items()}

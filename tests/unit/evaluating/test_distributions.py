@@ -71,7 +71,7 @@ def test_rows_hold_the_mean_and_how_often_the_likeliest_token_is_the_same() -> N
     documents = tuple(n for n in range(12) for _ in range(2))
     merged = Distributions(documents, ((1, 2),) * 24, (sure,) * 24)
     quantized = Distributions(documents, ((1, 2),) * 18 + ((2, 1),) * 6, (unsure,) * 24)
-    rows = agreement_rows({MERGED: merged, QUANTIZED: quantized})
+    rows = agreement_rows({MERGED: merged.to_document(), QUANTIZED: quantized.to_document()})
     assert rows[comparison(TOP_TOKEN_AGREEMENT, QUANTIZED, MERGED)]["value"] == "0.750000"
     apart = rows[comparison(DIVERGENCE, QUANTIZED, MERGED)]
     same, other = divergences(merged, quantized)[0], divergences(merged, quantized)[-1]
