@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs cli tests examples bench
+SOURCES := crds operator jobs cli tests examples bench docs
 
 # A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
@@ -92,6 +92,10 @@ demo: ready ## the main job from a clean clone: good adapter, wrong adapter, out
 LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER)" != current && echo yes)
 ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
+
+docs: venv ## the documentation as a site in out/site; a dead link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "out/site/index.html"
 
 # No test of `make test`: Chromium comes from the system's packages, 400 MB that a build need not have.
 report-screens: venv ## REPORT=folder of a report.json: check it in real Chromium, screens into out/screens
