@@ -145,7 +145,7 @@ class Streamer(Asker):
     _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=90))
 
     def ask(self) -> str:
-        body = {"model": self.model, "prompt": PROMPT, "max_tokens": 48, "temperature": 0}
+        body = {"model": self.model, "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
         url = f"{self.url}/v1/completions"
         with self._client.stream("POST", url, json=body | {"stream": True}) as answer:
             answer.raise_for_status()
