@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs cli tests examples bench
+SOURCES := crds operator jobs cli tests examples bench docs
 
 # A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
@@ -54,14 +54,36 @@ fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECO
 
 BENCH ?=
 bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
-	$(BIN)/python bench/data $(BENCH)
+	$(BIN)/python bench/data/bench_data.py $(BENCH)
+
+bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
+	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
+
+bench-verdict: venv ## what the speed gates say where the truth is known; BENCH="--runs 2 --slowed 1"
+	PYTHONPATH=tests/support $(BIN)/python bench/verdict/bench_verdict.py $(BENCH)
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
 
+# The pods of the local cluster leave the cores idle for most of the time: the rest runs beside it, gives
+# way, and is told when it has ended.
 test: ready lint ## everything that is checked, on a fresh machine too
-	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration
-	$(BIN)/pytest tests/cluster tests/e2e
+	@$(MAKE) -j2 --no-print-directory test-on-cluster test-beside-it
+
+test-on-cluster: ready
+	$(BIN)/pytest tests/cluster tests/e2e --durations=15
+
+BESIDE := out/test-beside-it.log
+test-beside-it: ready
+	@mkdir -p out; echo "units, contracts, API server, faults: in $(BESIDE), shown at their end"
+	@{ nice -n 5 $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration && \
+	  nice -n 5 $(BIN)/pytest tests/faults; } > $(BESIDE) 2>&1; ended=$$?; cat $(BESIDE); exit $$ended
+
+test-faults: ready ## every fault at every write of the operator, and each event lost once (half an hour)
+	$(BIN)/pytest tests/faults -m "not mutants"
+
+test-mutants: ready ## wrong operators, and what noticed each
+	$(BIN)/pytest tests/faults/test_mutants.py -m mutants -rP
 
 demo: ready ## the main job from a clean clone: good adapter, wrong adapter, outlier base
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python examples/demo.py
@@ -70,6 +92,10 @@ demo: ready ## the main job from a clean clone: good adapter, wrong adapter, out
 LOCAL_CLUSTER := $(shell test $$(id -u) = 0 -a "$$(uname)" = Linux -a "$(CLUSTER)" != current && echo yes)
 ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
+
+docs: venv ## the documentation as a site in out/site; a dead link or anchor is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "out/site/index.html"
 
 # No test of `make test`: Chromium comes from the system's packages, 400 MB that a build need not have.
 report-screens: venv ## REPORT=folder of a report.json: check it in real Chromium, screens into out/screens

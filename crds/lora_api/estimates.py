@@ -25,6 +25,9 @@ MIN_BLOCKS = 6
 VALUE, LOWER, UPPER = "value", "lower", "upper"
 DOCUMENTS, EFFECTIVE_DOCUMENTS, BLOCKS = "documents", "effectiveDocuments", "blocks"
 GAIN_RETAINED = "GainRetained/task"
+PASS_RATE = "PassRate/task"  # noqa: S105 - a metric
+DIVERGENCE = "KullbackLeibler/task"
+TOP_TOKEN_AGREEMENT = "TopTokenAgreement/task"  # noqa: S105 - a metric
 _COMPARES = ":"
 
 

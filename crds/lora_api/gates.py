@@ -25,6 +25,7 @@ from lora_api.estimates import (
     GAIN_RETAINED,
     MIN_BLOCKS,
     MIN_EFFECTIVE_DOCUMENTS,
+    PASS_RATE,
     Estimate,
     Part,
     comparison,
@@ -269,6 +270,8 @@ def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
     g = gates
     task = comparison(TASK_PERPLEXITY, QUANTIZED, MERGED, part)
     general = comparison(GENERAL_PERPLEXITY, QUANTIZED, MERGED, part)
+    passed = comparison(PASS_RATE, QUANTIZED, MERGED, part)
+    no_scorer = "" if PASS_RATE in m else "no evaluation.task.scorer is given"
     no_general = "" if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
     return [
         _Gate("taskQuality", f"<= +{g.task_quality.max_increase}", g.task_quality.mode,
@@ -280,6 +283,10 @@ def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
               lambda: _at_most(
                   estimate(m, general), 1 + percent(g.general_quality.max_increase), part),
               no_general),
+        _Gate("passRate", f">= -{g.pass_rate.max_decrease}", g.pass_rate.mode,
+              lambda: _at_least(
+                  estimate(m, passed), -percent(g.pass_rate.max_decrease), part),
+              no_scorer),
         _Gate("weightsSize", f"<= -{g.weights_size.min_decrease}", g.weights_size.mode,
               lambda: _at_most(
                   exactly(number(m, WEIGHTS_BYTES, QUANTIZED) / number(m, WEIGHTS_BYTES, BASE)),
@@ -309,7 +316,7 @@ def _judge_one(gate: _Gate) -> GateResult:
         found = gate.observe()
     except MissingMeasurement as missing:
         return result.model_copy(update={"message": str(missing)})
-    show = _share if gate.name == "gainRetained" else change_of
+    show = _SHOWN.get(gate.name, change_of)
     return result.model_copy(
         update={
             "observed": show(found.seen.value) if found.seen else "",
@@ -328,6 +335,10 @@ def change_of(ratio: Fraction) -> str:
 
 def _share(fraction: Fraction) -> str:
     return signed_percent(fraction).lstrip("+")
+
+
+_SHOWN = {"gainRetained": _share, "passRate": signed_percent}
+"""Of gates that look at no ratio."""
 
 
 def interval_text(seen: Estimate, show: Callable[[Fraction], str] = change_of) -> str:

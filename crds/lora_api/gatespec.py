@@ -59,6 +59,12 @@ class GainRetainedGate(MinGate):
     min: Percent = "80%"
 
 
+class PassRateGate(DecreaseGate):
+    """Share of the task's records that are answered right, in points, quantized against merged."""
+
+    max_decrease: Percent = "2%"
+
+
 class WeightsSizeGate(MinDecreaseGate):
     """Weight bytes, quantized against base; exact."""
 
@@ -83,6 +89,7 @@ class Gates(ApiModel):
     task_quality: TaskQualityGate = TaskQualityGate()
     gain_retained: GainRetainedGate = GainRetainedGate()
     general_quality: GeneralQualityGate = GeneralQualityGate()
+    pass_rate: PassRateGate = PassRateGate()
     weights_size: WeightsSizeGate = WeightsSizeGate()
     decode_speed: DecodeSpeedGate = DecodeSpeedGate()
     first_token: FirstTokenGate = FirstTokenGate()

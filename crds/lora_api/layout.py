@@ -41,6 +41,11 @@ def manifest(digest: str) -> str:
     return f"{artifact(digest)}/manifest.json"
 
 
+def checkpoint(stage: str, input_hash: str) -> str:
+    """Prefix of what an unfinished stage needs to go on; gone when its action entry is there."""
+    return f"checkpoints/{stage}/{input_hash.removeprefix('sha256:')}"
+
+
 def report(run_id: str, gates_hash: str) -> str:
     """Prefix of report.json and report.html."""
     return f"reports/{run_id}/{gates_hash}"

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from lora_api.base import ApiModel
 from lora_api.runtimes import Runtime
+from lora_api.scoring import Scorer
 from lora_api.spec import GeneralSet, Gptq, LossOn, QuantizationMethod, RecordFormat, Spec
 
 
@@ -82,6 +83,7 @@ class EvaluateParameters(Hashed):
     general_format: RecordFormat = RecordFormat.AUTO
     adapter_weights: tuple[str, ...] = ()
     """`MergeParameters.weights`, with which the unmerged adapters are summed too."""
+    scorer: Scorer | None = None
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
@@ -94,6 +96,7 @@ class EvaluateParameters(Hashed):
             loss_on=evaluation.task.loss_on,
             general_format=general.format,
             adapter_weights=MergeParameters.of(spec).weights,
+            scorer=evaluation.task.scorer,
         )
 
 

@@ -28,9 +28,12 @@ class ReportRow(ApiModel):
 
 
 class Part(ApiModel):
-    """One part of the attribution, in nats per token; of the gain retained, as a share."""
+    """One part of the attribution, in nats per token; gain and top token's agreement are shares."""
 
-    name: Literal["adapterGain", "mergeLoss", "quantizationLoss", "gainRetained"]
+    name: Literal[
+        "adapterGain", "mergeLoss", "quantizationLoss", "gainRetained",
+        "quantizationDivergence", "topTokenAgreement",
+    ]  # fmt: skip
     value: str
     lower: str = ""
     upper: str = ""

@@ -8,6 +8,7 @@ capability. Seen with vLLM 0.32 (CPU) and `transformers serve` 5.19.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 
 SERVING_PORT = 8000
 """Port of the engine's container, in every release; the Service's own port is the user's choice."""
@@ -171,6 +172,9 @@ def _names(args: Iterable[str], flag: str) -> bool:
     return any(a.replace("_", "-").split("=")[0].split(" ")[0] == flag for a in args)
 
 
+TENSOR_PARALLEL_FLAGS = ("--tensor-parallel-size", "-tp", "--tp", "--tp-size")
+"""As vLLM and SGLang know it."""
+
 RESERVED_FLAGS = (
     # What the operator sets.
     "--model",
@@ -210,6 +214,20 @@ RESERVED_FLAGS = (
     "--grpc",
     "--headless",
 )
+
+
+def tensor_parallel_of(args: Iterable[str]) -> int:
+    """Accelerators that the engine's arguments split the model over; 1 where they do not say.
+
+    What is no number is the engine's to refuse.
+    """
+    words = [word for arg in args for word in arg.replace("=", " ", 1).split()]
+    found = [
+        value
+        for flag, value in pairwise(words)
+        if flag.replace("_", "-") in TENSOR_PARALLEL_FLAGS and value.isdecimal()
+    ]
+    return max(1, int(found[-1])) if found else 1
 
 
 def reserved_flag_in(args: Iterable[str]) -> str:

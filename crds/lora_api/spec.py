@@ -28,6 +28,7 @@ from lora_api.connections import Connection
 from lora_api.gatespec import Gates
 from lora_api.podspec import Scheduling
 from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
+from lora_api.scoring import Scorer
 from lora_api.strategy import Strategy
 
 RESERVED_MESSAGE = (
@@ -163,6 +164,8 @@ class TaskSet(Source):
     format: RecordFormat = RecordFormat.AUTO
     loss_on: LossOn = LossOn.COMPLETIONS
     """Completions, wherever the data has them; plain text counts as a whole."""
+    scorer: Scorer | None = None
+    """Needs records with a prompt, and gives the metric PassRate and its gate."""
 
 
 class GeneralSet(Source):

@@ -5,9 +5,10 @@ measured is `-`, never a guess.
 """
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
-from lora_api.estimates import comparison, estimate, inverse, is_comparison
+from lora_api.estimates import PASS_RATE, comparison, estimate, finite, inverse, is_comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -20,6 +21,7 @@ from lora_api.gates import (
     TTFT_P50,
     WEIGHTS_BYTES,
     MissingMeasurement,
+    change_of,
     interval_text,
     number,
     signed_percent,
@@ -64,6 +66,7 @@ _METRICS = {
     OUTPUT_TOKENS_PER_SECOND: _Metric("Throughput (output tokens/s)", lambda v: f"{v:,.1f}"),
     TASK_PERPLEXITY: _Metric("Perplexity, task", lambda v: f"{v:,.3f}"),
     GENERAL_PERPLEXITY: _Metric("Perplexity, general", lambda v: f"{v:,.3f}"),
+    PASS_RATE: _Metric("Answered right", lambda v: f"{v:.1%}"),
 }
 _ALWAYS = (PEAK_MEMORY_BYTES, TTFT_P50, OUTPUT_TOKENS_PER_SECOND, TASK_PERPLEXITY)
 
@@ -87,22 +90,32 @@ def condition_rows(measurements: _Rows) -> list[Row]:
 
 def _cell(measurements: _Rows, key: str, condition: str, show: Callable[[float], str]) -> str:
     try:
-        return show(float(number(measurements, key, condition)))
+        return show(float(_value(measurements, key, condition)))
     except MissingMeasurement:
         return NOT_MEASURED
 
 
 def _change(measurements: _Rows, key: str, condition: str = QUANTIZED) -> str:
     try:
-        ratio = number(measurements, key, condition) / number(measurements, key, BASE)
+        value, base = (_value(measurements, key, c) for c in (condition, BASE))
     except MissingMeasurement:
         return NOT_MEASURED
-    return signed_percent(ratio - 1)
+    return signed_percent(value - base if key == PASS_RATE else value / base - 1)
+
+
+def _value(measurements: _Rows, key: str, condition: str) -> Fraction:
+    """A share may be 0; nothing else may."""
+    if key != PASS_RATE:
+        return number(measurements, key, condition)
+    if condition not in measurements.get(key, {}):
+        raise MissingMeasurement(f"{key} of {condition} was not measured")
+    return finite(measurements[key][condition])
 
 
 def _interval(measurements: _Rows, key: str, condition: str) -> str:
     try:
-        return interval_text(estimate(measurements, comparison(key, condition, BASE)))
+        show = signed_percent if key == PASS_RATE else change_of
+        return interval_text(estimate(measurements, comparison(key, condition, BASE)), show)
     except MissingMeasurement:
         pass
     try:

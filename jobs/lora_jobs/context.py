@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lora_api.jobcontract import Progress, StageRequest, StageResult
-from lora_jobs.store.interface import FileHash
+from lora_jobs.store.interface import FileHash, ObjectStore
 
 ReportProgress = Callable[[Progress], None]
 
@@ -49,6 +49,10 @@ class Outputs(Protocol):
 
     def get_json(self, key: str) -> dict[str, object] | None:
         """A JSON document, or None."""
+        ...
+
+    def below(self, prefix: str) -> ObjectStore:
+        """A part of the scope, for what is no artifact and no document."""
         ...
 
 

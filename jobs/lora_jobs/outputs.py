@@ -30,3 +30,7 @@ class StoreOutputs:
     def get_json(self, key: str) -> dict[str, Any] | None:
         """None when there is none."""
         return read_json(self.store, key)
+
+    def below(self, prefix: str) -> ObjectStore:
+        """The same store, with keys relative to `prefix`."""
+        return self.store.below(prefix)

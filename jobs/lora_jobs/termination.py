@@ -9,10 +9,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 GRACE_SECONDS = 5.0
+
+_longer_seconds: list[float] = []
 
 
 def end_promptly_on_sigterm(grace_seconds: float = GRACE_SECONDS) -> None:
@@ -26,6 +30,16 @@ def end_promptly_on_sigterm(grace_seconds: float = GRACE_SECONDS) -> None:
     ).start()
 
 
+@contextmanager
+def longer_grace(seconds: float) -> Iterator[None]:
+    """Give work that has something to save more time, below the 30 s that Kubernetes waits."""
+    _longer_seconds.append(seconds)
+    try:
+        yield
+    finally:
+        _longer_seconds.remove(seconds)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # clean-up is not to be interrupted in turn
     sys.exit(EXIT_TERMINATED)
@@ -34,5 +48,5 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _end_after(reader: int, grace_seconds: float) -> None:
     while received := os.read(reader, 1):
         if received[0] == signal.SIGTERM:
-            threading.Event().wait(grace_seconds)
+            threading.Event().wait(max([grace_seconds, *_longer_seconds]))
             os._exit(EXIT_TERMINATED)

@@ -72,6 +72,8 @@ def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
     holdup = holdup_of(pod)
     runs = pod is not None and pod.container_started_at is not None
     state = StageState.WAITING if holdup else StageState.RUNNING if runs else StageState.PENDING
+    # That a working stage's Job was there must be known when it vanishes; a probe just runs again.
+    is_no_news = state is StageState.PENDING and job.stage not in WORKING_STAGES
     reason, message = _kept_reason(entry, runs)
     if holdup:
         reason, message = holdup.reason, _steady_message(holdup, entry, job)
@@ -80,7 +82,7 @@ def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
         state=state,
         job=job.name,
         next_try_at="",
-        started_at=rfc3339(job.started_at or job.created_at),
+        started_at="" if is_no_news else rfc3339(job.started_at or job.created_at),
         progress=_progress(job),
         reason=reason,
         message=message or hindrance_of(pod),

@@ -184,6 +184,14 @@ def test_a_file_of_another_size_is_not_the_stored_one(store: ObjectStore, tmp_pa
     assert not store.is_stored("absent", hash_file(file_of(tmp_path, b"four")))
 
 
+def test_what_is_deleted_is_gone_and_deleting_again_is_no_error(store: ObjectStore) -> None:
+    store.write("a/b", b"1")
+    store.write("a/c", b"2")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert [found.key for found in store.list("a/")] == ["a/c"]
+
+
 @pytest.mark.parametrize("key", ["../outside", "/absolute", "a//b", "a/./b", ""])
 def test_no_key_leads_out_of_the_place(store: ObjectStore, key: str) -> None:
     with pytest.raises(ValueError, match="not a relative path"):

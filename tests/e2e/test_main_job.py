@@ -5,12 +5,13 @@ One story in the order in which it is told; each test leaves the world as the ne
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from demo_object import demo_object
-from lora import WORKING, Asker, Lora, until
+from lora import WORKING, Asker, Lora, Streamer, until
 from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, Testbed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
@@ -42,6 +43,29 @@ def good(testbed: Testbed) -> Json:
 def restart_operator(testbed: Testbed) -> None:
     system = testbed.kubectl.within(OPERATOR_NAMESPACE)
     system("delete", "pod", "-l", "app.kubernetes.io/name=lora-operator", "--wait=false")
+
+
+def through_vllm(good: Json) -> Json:
+    """The same object for another engine, with a short time to drain."""
+    document: Json = json.loads(json.dumps(good))
+    serving = document["spec"]["serving"]
+    serving["runtime"] = "VLLM"
+    serving["strategy"] = {"blueGreen": {"bakeTime": "0s", "drainTimeout": "1m"}}
+    return document
+
+
+@contextmanager
+def asking(lora: Lora) -> Iterator[tuple[Asker, Asker]]:
+    """One client of new connections and one that streams over a kept one, all the time."""
+    with Asker(lora.url(), NAME) as short, Streamer(lora.url(), NAME) as long:
+        yield short, long
+
+
+def releases(lora: Lora) -> set[str]:
+    """Releases with a Deployment."""
+    label = "lora-operator.dev/release"
+    deployments = lora.kubectl.items("deployments", f"lora-operator.dev/name={NAME}")
+    return {d["metadata"]["labels"][label] for d in deployments}
 
 
 def working_jobs(lora: Lora) -> set[str]:
@@ -153,21 +177,40 @@ def test_a_deleted_and_reapplied_object_serves_again_without_any_stage(
     assert Asker(lora.url(), NAME).ask()
 
 
-def test_another_object_serves_through_vllm_and_shares_all_but_the_benchmark(
+def test_no_stream_fails_while_the_service_moves_to_vllm_and_the_operator_dies(
+    testbed: Testbed, lora: Lora, good: Json
+) -> None:
+    former = lora.serving_release()
+    with asking(lora) as clients:
+        lora.kubectl.apply(through_vllm(good))
+        until("the benchmark runs again", lambda: lora.jobs("benchmark"), 300, lambda: lora.status)
+        restart_operator(testbed)
+        lora.wait("Ready", "True", seconds=1500)
+        release = lora.serving_release()
+    assert release != former
+    assert [c.failures for c in clients] == [[], []]
+    assert all(c.asked > 30 for c in clients)
+    stages = {s["name"]: s for s in lora.status["stages"]}
+    assert [n for n in WORKING if not stages[n].get("reused")] == ["benchmark"]
+    [pod] = lora.kubectl.items("pods", f"lora-operator.dev/release={release}")
+    assert any("vllm" in word for c in pod["spec"]["containers"] for word in c["command"])
+
+
+def test_no_stream_fails_in_a_rollback_to_the_former_release_and_no_stage_runs(
     lora: Lora, good: Json
 ) -> None:
-    through_vllm = json.loads(json.dumps(good))
-    through_vllm["metadata"]["name"] = "story-vllm"
-    through_vllm["spec"]["serving"]["runtime"] = "VLLM"
-    lora.kubectl.apply(through_vllm)
-    other = Lora(lora.kubectl, "story-vllm")
-    other.wait("Ready", "True", seconds=1500)
-    stages = {s["name"]: s for s in other.status["stages"]}
-    assert [n for n in WORKING if not stages[n].get("reused")] == ["benchmark"]
-    assert Asker(other.url(), "story-vllm").ask()
-    [pod] = lora.kubectl.items("pods", f"lora-operator.dev/release={other.serving_release()}")
-    assert any("vllm" in word for c in pod["spec"]["containers"] for word in c["command"])
-    lora.kubectl("delete", "lora", "story-vllm", "--wait=true")
+    lora.kubectl("delete", "jobs", "--all", "--wait=true")
+    newest = lora.serving_release()
+    former = next(r["id"] for r in lora.status["releases"] if r["id"] != newest)
+    with asking(lora) as clients:
+        pinned = through_vllm(good)
+        pinned["spec"]["serving"]["pin"] = former
+        lora.kubectl.apply(pinned)
+        lora.wait("Ready", "True", seconds=300)
+        assert lora.serving_release() == former
+        until("what served is drained and gone", lambda: newest not in releases(lora), 300)
+    assert [c.failures for c in clients] == [[], []]
+    assert lora.jobs(*WORKING) == []
 
 
 def test_a_settled_object_is_not_written_to(lora: Lora) -> None:

@@ -42,6 +42,8 @@ class CannedStages:
         crashing: Stages that end with this exit code, without a document.
         pods: Uids of the pods that ran, by stage.
         prepared: The store has every result already, for tests of what comes after.
+        published: The adapter's URI by the id of the release that publish has put on record.
+        verified: Ids of the releases that verify has passed.
     """
 
     ran: list[str] = field(default_factory=list)
@@ -54,6 +56,8 @@ class CannedStages:
     asked: set[str] = field(default_factory=set)
     pods: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     prepared: bool = False
+    published: dict[str, str] = field(default_factory=dict)
+    verified: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, pod: dict[str, Any]) -> Ended | None:
@@ -84,12 +88,22 @@ class CannedStages:
         if call.stage is Stage.RECALL:
             return result.model_copy(update=self.records[call.parameters["release"]])
         if call.stage not in WORKING_STAGES:
+            self._record(request)
             report = "s3://models/store/report.html" if call.stage is Stage.REPORT else ""
             return result.model_copy(update={"report_uri": report})
         with self._lock:
             if call.input_hash not in self.store:
                 self.ran.append(call.stage.value)
             return self._stored(call)
+
+    def _record(self, request: StageRequest) -> None:
+        if request.release is None:
+            return
+        if request.call.stage is Stage.PUBLISH:
+            adapter = parse_spec(request.spec or {}).adapters[0]
+            self.published[request.release.id] = adapter.uri
+        elif request.call.stage is Stage.VERIFY:
+            self.verified.add(request.release.id)
 
     def _stored(self, call: StageCall) -> StageResult:
         """The result in the store, put there now if it is not."""

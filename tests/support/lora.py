@@ -1,5 +1,6 @@
 """One LoRADeployment on a cluster, as tests look at it: polled, with a deadline."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -135,3 +136,21 @@ class Asker:
                 self.answers.add(self.ask())
             except httpx.HTTPError as error:
                 self.failures.append(repr(error))
+
+
+@dataclass
+class Streamer(Asker):
+    """A client that streams over one kept connection; a stream without its end is a failure."""
+
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=90))
+
+    def ask(self) -> str:
+        body = {"model": self.model, "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
+        url = f"{self.url}/v1/completions"
+        with self._client.stream("POST", url, json=body | {"stream": True}) as answer:
+            answer.raise_for_status()
+            events = [e.removeprefix("data:").strip() for e in answer.iter_lines() if e]
+        choices = [c for e in events if e != "[DONE]" for c in json.loads(e)["choices"]]
+        if not any(c.get("finish_reason") for c in choices):
+            raise httpx.ReadError("the stream ended before the answer did")
+        return "".join(str(c["text"]) for c in choices)

@@ -15,6 +15,7 @@ from lora_api.jobcontract import (
     StoreReference,
 )
 from lora_jobs.context import StageContext
+from lora_jobs.store.directory import DirectoryStore
 from lora_jobs.store.hashing import hash_file
 
 
@@ -65,6 +66,9 @@ class MemoryOutputs:
     def get_json(self, key: str) -> dict[str, object] | None:
         found: dict[str, object] | None = self.documents.get(key)
         return found
+
+    def below(self, prefix: str) -> DirectoryStore:
+        return DirectoryStore(self.folder / "store" / prefix)
 
 
 def stage_context(

@@ -82,57 +82,11 @@ class StandInKubelet:
         if "deletionTimestamp" in pod["metadata"] or phase in ("Succeeded", "Failed"):
             return
         if phase == "Pending":
-            self._write(pod, self._running(pod))
+            self._write(pod, running_status(pod, f"10.77.0.{next(self._addresses)}"))
         elif owner == "Job" and (ended := self._program(pod)):
-            self._write(pod, self._terminated(pod, ended))
-        elif owner == "ReplicaSet" and self._is_ready(pod) != _is_ready(pod):
-            self._write(pod, self._ready(pod, self._is_ready(pod)))
-
-    def _running(self, pod: Json) -> Json:
-        state = {"running": {"startedAt": _now()}}
-        started = not pod["spec"].get("initContainers")
-        fetched = [
-            _container(c, {"terminated": {"exitCode": 0, "reason": "Completed"}}, ready=True)
-            for c in pod["spec"].get("initContainers", ())
-        ]
-        address = f"10.77.0.{next(self._addresses)}"
-        return {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "startTime": _now(),
-            "conditions": _conditions(PodScheduled=True, Initialized=True, Ready=started),
-            "initContainerStatuses": fetched,
-            "containerStatuses": [
-                _container(c, state, ready=started) for c in pod["spec"]["containers"]
-            ],
-        }
-
-    def _terminated(self, pod: Json, ended: Ended) -> Json:
-        reason = ended.reason or ("Completed" if ended.exit_code == 0 else "Error")
-        (before,) = pod["status"]["containerStatuses"]
-        state = {
-            "terminated": {
-                "exitCode": ended.exit_code,
-                "reason": reason,
-                "message": ended.message,
-                "startedAt": before["state"]["running"]["startedAt"],
-                "finishedAt": _now(),
-            }
-        }
-        (container,) = pod["spec"]["containers"]
-        return {
-            "phase": "Succeeded" if ended.exit_code == 0 else "Failed",
-            "conditions": _conditions(PodScheduled=True, Initialized=True, Ready=False),
-            "containerStatuses": [_container(container, state, ready=False)],
-        }
-
-    def _ready(self, pod: Json, ready: bool) -> Json:
-        statuses = [{**s, "ready": ready} for s in pod["status"]["containerStatuses"]]
-        conditions = _conditions(
-            PodScheduled=True, Initialized=True, ContainersReady=ready, Ready=ready
-        )
-        return {"conditions": conditions, "containerStatuses": statuses}
+            self._write(pod, ended_status(pod, ended))
+        elif owner == "ReplicaSet" and self._is_ready(pod) != is_ready(pod):
+            self._write(pod, ready_status(pod, self._is_ready(pod)))
 
     def _write(self, pod: Json, status: Json) -> None:
         metadata = pod["metadata"]
@@ -142,6 +96,63 @@ class StandInKubelet:
         except ClusterError as error:
             if ": 404 " not in str(error) and ": 409 " not in str(error):  # gone meanwhile
                 raise
+
+
+def running_status(pod: Json, address: str) -> Json:
+    """Status of a pod whose containers have just started; init containers have ended."""
+    state = {"running": {"startedAt": _now()}}
+    started = not pod["spec"].get("initContainers")
+    fetched = [
+        _container(c, {"terminated": {"exitCode": 0, "reason": "Completed"}}, ready=True)
+        for c in pod["spec"].get("initContainers", ())
+    ]
+    return {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "startTime": _now(),
+        "conditions": _conditions(PodScheduled=True, Initialized=True, Ready=started),
+        "initContainerStatuses": fetched,
+        "containerStatuses": [
+            _container(c, state, ready=started) for c in pod["spec"]["containers"]
+        ],
+    }
+
+
+def ended_status(pod: Json, ended: Ended) -> Json:
+    """Status of a running pod of a Job whose container has just ended."""
+    reason = ended.reason or ("Completed" if ended.exit_code == 0 else "Error")
+    (before,) = pod["status"]["containerStatuses"]
+    state = {
+        "terminated": {
+            "exitCode": ended.exit_code,
+            "reason": reason,
+            "message": ended.message,
+            "startedAt": before["state"]["running"]["startedAt"],
+            "finishedAt": _now(),
+        }
+    }
+    (container,) = pod["spec"]["containers"]
+    return {
+        "phase": "Succeeded" if ended.exit_code == 0 else "Failed",
+        "conditions": _conditions(PodScheduled=True, Initialized=True, Ready=False),
+        "containerStatuses": [_container(container, state, ready=False)],
+    }
+
+
+def ready_status(pod: Json, ready: bool) -> Json:
+    """Status of a running pod that has become Ready, or ceased to be."""
+    statuses = [{**s, "ready": ready} for s in pod["status"]["containerStatuses"]]
+    conditions = _conditions(
+        PodScheduled=True, Initialized=True, ContainersReady=ready, Ready=ready
+    )
+    return {"conditions": conditions, "containerStatuses": statuses}
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether a pod's status says so."""
+    conditions = pod["status"].get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def environment_of(pod: Json) -> dict[str, str]:
@@ -167,11 +178,6 @@ def _conditions(**values: bool) -> list[Json]:
         {"type": kind, "status": str(value), "lastTransitionTime": _now()}
         for kind, value in values.items()
     ]
-
-
-def _is_ready(pod: Json) -> bool:
-    conditions = pod["status"].get("conditions", ())
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-HIDDEN = 8
+HIDDEN = 128
 PREFIX = "base_model.model.model.layers.0.self_attn"
 
 

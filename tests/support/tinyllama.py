@@ -48,7 +48,9 @@ def byte_tokenizer(*, adds_bos: bool = True, trims: bool = False) -> Any:
     )
 
 
-def write_llama(folder: Path, *, seed: int = 0, intermediate: int = INTERMEDIATE) -> Path:
+def write_llama(
+    folder: Path, *, seed: int = 0, intermediate: int = INTERMEDIATE, layers: int = LAYERS
+) -> Path:
     """A random bf16 model with tokenizer, chat template and generation config."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -57,7 +59,7 @@ def write_llama(folder: Path, *, seed: int = 0, intermediate: int = INTERMEDIATE
     config = LlamaConfig(
         hidden_size=HIDDEN,
         intermediate_size=intermediate,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=320,

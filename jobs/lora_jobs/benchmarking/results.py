@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_api.estimates import comparison
+from lora_api.estimates import MIN_BLOCKS, comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -241,8 +241,11 @@ def _precision_note(run: BenchmarkRun, precision: float) -> str:
     if not intervals:
         return f"{blocks}; base and quantized were not both measured"
     key, widest = max(intervals.items(), key=lambda found: found[1].half_width)
-    if widest.blocks < 2:
-        return f"{blocks}: no interval; a longer benchmark.maxDuration gives more"
+    if widest.blocks < MIN_BLOCKS:
+        return (
+            f"{blocks} of the {MIN_BLOCKS} that a judgement needs; "
+            "a longer benchmark.maxDuration gives more"
+        )
     reached = "reached" if widest.half_width <= precision else "NOT reached"
     return (
         f"{blocks}: quantized against base within +-{widest.half_width:.1%} (95 %, {key}); "

@@ -27,6 +27,10 @@ def quantize(
     sequence_length: Annotated[int, typer.Option(help="Tokens of each row.", min=16)] = 2048,
     seed: Annotated[int, typer.Option(help="Decides the order of the records.", min=0)] = 0,
     damping: Annotated[str, typer.Option(help="GPTQ's damp_percent, a decimal fraction.")] = "0.05",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Folder for finished layers: a run that was killed goes on from it."),
+    ] = None,
 ) -> None:
     """Quantize a model with GPTQ; the output loads in vLLM, SGLang and Transformers.
 
@@ -58,6 +62,7 @@ def quantize(
             group_size=group_size,
             damping=damping,
             progress=progress,
+            checkpoint=checkpoint,
         )
     print(report.message())
     print(f"{output}: {report.notes()['tools']}, {report.seconds:.0f} s", file=sys.stderr)

@@ -102,14 +102,28 @@ def _within(offset: Span, spans: Sequence[Span]) -> bool:
     return any(start < span_end and end > span_start for span_start, span_end in spans)
 
 
-def _render(record: ConversationRecord, tokenizer: Tokenizer) -> tuple[str, list[Span]]:
-    """The conversation as text, and the spans of the assistant's turns in it."""
+def prompt_of_turn(record: ConversationRecord, tokenizer: Tokenizer, turn: int) -> str:
+    """What a model reads before it answers with the given turn.
+
+    Raises:
+        Refused: There is no chat template, or it fails on the record.
+    """
+    _check_template(record, tokenizer)
+    return _apply_template(record, tokenizer, turn, prompt=True)
+
+
+def _check_template(record: ConversationRecord, tokenizer: Tokenizer) -> None:
     if not tokenizer.chat_template:
         raise Refused(
             Reason.INVALID_INPUT,
             f"{record.place}: the record is a conversation, and the model has no chat template; "
             "add chat_template.jinja to it, or use records with prompt and completion",
         )
+
+
+def _render(record: ConversationRecord, tokenizer: Tokenizer) -> tuple[str, list[Span]]:
+    """The conversation as text, and the spans of the assistant's turns in it."""
+    _check_template(record, tokenizer)
     whole = _apply_template(record, tokenizer, len(record.messages), prompt=False)
     spans = []
     for turn, message in enumerate(record.messages):

@@ -13,6 +13,7 @@ from lora_api.spec import LossOn
 from lora_jobs.context import ReportProgress
 from lora_jobs.datasets.records import read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
+from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
 from lora_jobs.evaluating.measure import NoEntries, Subject, measure
 from lora_jobs.evaluating.scores import measurements_of
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -49,10 +50,12 @@ def evaluate_folders(
         evaluation_set(name, read_records(path, name=name), "", loss_on, tokenizer, protocol)
         for name, path in sets.items()
     ]
-    evaluation = measure(subjects, evaluation_sets, dtype, NoEntries(), progress)
+    looks = [distributions_look(evaluation_sets[0])]
+    evaluation = measure(subjects, evaluation_sets, dtype, NoEntries(), progress, looks)
     return {
         "measurements": measurements_of(evaluation.scores, evaluation.weights_bytes)
-        | comparisons_of(evaluation.scores),
+        | comparisons_of(evaluation.scores)
+        | agreement_rows(evaluation.looked[DISTRIBUTIONS]),
         "notes": evaluation.notes
         | {
             f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"

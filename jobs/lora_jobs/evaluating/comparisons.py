@@ -35,15 +35,19 @@ def comparisons_of(scores: Iterable[Score]) -> Measurements:
 
 
 def documents_of(score: Score, part: Part) -> list[int]:
-    """The documents of a part: all, or one half of them.
+    """The documents of a part: all, or one half of them."""
+    return part_of(score.documents, part)
+
+
+def part_of(numbers: Iterable[int], part: Part) -> list[int]:
+    """The numbers of the documents of a part: all, or one half of them.
 
     The halves are drawn by the hash of a document's number: reproducible, and blind to the order of
     a set that was sorted or alternates.
     """
-    numbers = set(score.documents)
     if part is Part.ALL:
-        return sorted(numbers)
-    drawn = sorted(numbers, key=lambda n: hashlib.sha256(str(n).encode()).digest())
+        return sorted(set(numbers))
+    drawn = sorted(set(numbers), key=lambda n: hashlib.sha256(str(n).encode()).digest())
     return sorted(drawn[0::2] if part is Part.SELECTION else drawn[1::2])
 
 

@@ -93,17 +93,34 @@ class EvaluationSet:
         return sum(w.scored_tokens for w in self.windows)
 
 
+@dataclass(frozen=True)
+class Look:
+    """Something else that every loaded model is asked, kept in the store like its scores.
+
+    Attributes:
+        name: What it is called in the store.
+        key: All that decides the outcome besides the model.
+        ask: From a model to the document that is kept.
+    """
+
+    name: str
+    key: Key
+    ask: Callable[[Any], dict[str, Any]]
+
+
 @dataclass
 class Evaluation:
     """What was measured.
 
     Attributes:
+        looked: By look and condition, what was found.
         notes: What was not measured, by condition, and why.
         reused: How many scores were in the store.
         accelerator_seconds: How long an accelerator was held; 0 on a CPU.
     """
 
     scores: list[Score] = field(default_factory=list)
+    looked: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     weights_bytes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
@@ -121,6 +138,7 @@ def measure(
     dtype: str,
     entries: Entries,
     report: ReportProgress,
+    looks: Sequence[Look] = (),
 ) -> Evaluation:
     """Measure every subject on every set, taking what the store has.
 
@@ -130,11 +148,12 @@ def measure(
         dtype: The type that every model runs in.
         entries: Where scores are kept.
         report: Told after every batch.
+        looks: What else every model is asked.
 
     Returns:
         A condition that cannot be measured is left out with a note; never a made-up number.
     """
-    return _Measurement(list(subjects), list(sets), dtype, entries, report).run()
+    return _Measurement(list(subjects), list(sets), dtype, entries, report, looks).run()
 
 
 class _Measurement:
@@ -147,11 +166,12 @@ class _Measurement:
         dtype: str,
         entries: Entries,
         report: ReportProgress,
+        looks: Sequence[Look],
     ) -> None:
-        self.subjects = {s.condition: s for s in subjects}
+        self.subjects, self.looks = {s.condition: s for s in subjects}, looks
         self.sets, self.dtype, self.entries = sets, dtype, entries
         self.scores: dict[tuple[str, str], Score] = {}
-        self.result = Evaluation()
+        self.result = Evaluation(looked={look.name: {} for look in looks})
         self.meter = _Meter(report)
 
     def run(self) -> Evaluation:
@@ -163,7 +183,7 @@ class _Measurement:
         )
         self._base_and_dynamic()
         for condition in (MERGED, QUANTIZED):
-            if condition in self.subjects and self._missing(self.subjects[condition]):
+            if condition in self.subjects and self._lacks(self.subjects[condition]):
                 subject = self.subjects[condition]
                 with self._noting(subject), causal_model(subject.folders[0], self.dtype) as model:
                     self._score(subject, model)
@@ -176,7 +196,7 @@ class _Measurement:
 
     def _base_and_dynamic(self) -> None:
         wanted = [self.subjects[c] for c in (BASE, DYNAMIC) if c in self.subjects]
-        wanted = [s for s in wanted if self._missing(s)]
+        wanted = [s for s in wanted if self._lacks(s)]
         if not wanted:
             return
         with causal_model(wanted[0].folders[0], self.dtype) as model:
@@ -206,6 +226,14 @@ class _Measurement:
             done = self.meter.part(f"{subject.condition} on {evaluation_set.name}")
             nlls = window_nlls(model, evaluation_set.windows, done)
             self._keep(subject, evaluation_set, nlls)
+        for look in self._unasked(subject):
+            self._ask(subject, look, model)
+
+    def _ask(self, subject: Subject, look: Look, model: Any) -> None:
+        document, path = look.ask(model), self._look_path(subject, look)
+        if not self.entries.put_json_once(path, document):
+            document = self.entries.get_json(path) or document
+        self.result.looked[look.name][subject.condition] = document
 
     def _keep(self, subject: Subject, evaluation_set: EvaluationSet, nlls: list[float]) -> None:
         key = self._key(subject, evaluation_set)
@@ -221,6 +249,9 @@ class _Measurement:
             score = self._stored(subject, evaluation_set)
             if score:
                 self.scores[subject.condition, evaluation_set.name] = score
+        for look in self.looks:
+            if document := self.entries.get_json(self._look_path(subject, look)):
+                self.result.looked[look.name][subject.condition] = document
 
     def _stored(self, subject: Subject, evaluation_set: EvaluationSet) -> Score | None:
         key = self._key(subject, evaluation_set)
@@ -231,6 +262,16 @@ class _Measurement:
 
     def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
         return {**evaluation_set.key, MODELS: [*subject.digests, *subject.adapter_weights]}
+
+    def _look_path(self, subject: Subject, look: Look) -> str:
+        models = [*subject.digests, *subject.adapter_weights]
+        return action(look.name, entry_hash({**look.key, MODELS: models}))
+
+    def _unasked(self, subject: Subject) -> list[Look]:
+        return [k for k in self.looks if subject.condition not in self.result.looked[k.name]]
+
+    def _lacks(self, subject: Subject) -> bool:
+        return bool(self._missing(subject) or self._unasked(subject))
 
     def _missing(self, subject: Subject) -> list[EvaluationSet]:
         return [s for s in self.sets if (subject.condition, s.name) not in self.scores]

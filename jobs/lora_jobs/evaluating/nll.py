@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of windows under one loaded model. torch lives here and in `models`.
+"""What one loaded model says of windows: losses, likely tokens. torch lives here and in `models`.
 
 The forward pass runs in the model's own 16-bit type, as serving does; the log-softmax runs in fp32,
 where its rounding is far below what is compared.
@@ -42,14 +42,44 @@ def window_nlls(model: Any, windows: Sequence[Window], done: WindowsDone) -> lis
     return nlls
 
 
-def _score(model: Any, windows: Sequence[Window]) -> list[float]:
+def likely_tokens(
+    model: Any, windows: Sequence[Window], kept: int
+) -> tuple[list[list[int]], list[list[float]]]:
+    """The most likely next tokens at every scored position, window by window.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        windows: A sample, small enough for its logits to be in memory window by window.
+        kept: How many tokens of a position.
+
+    Returns:
+        Token ids and log-probabilities in nats, both (positions, kept), the likeliest first.
+    """
+    tokens: list[list[int]] = []
+    logs: list[list[float]] = []
+    for window in windows:
+        ids, wanted = _padded(model, [window])
+        with torch.inference_mode():
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
+            found = torch.log_softmax(logits.float(), -1).topk(min(kept, logits.shape[-1]))
+        tokens += found.indices.cpu().tolist()
+        logs += found.values.cpu().tolist()
+    return tokens, logs
+
+
+def _padded(model: Any, windows: Sequence[Window]) -> tuple[Any, Any]:
+    """Token ids on the model's device, the longest first, and which of `ids[:, 1:]` count."""
     length = len(windows[0].token_ids)
     ids = torch.zeros((len(windows), length), dtype=torch.long)
     scored = torch.zeros((len(windows), length), dtype=torch.bool)
     for row, window in enumerate(windows):
         ids[row, : len(window.token_ids)] = torch.tensor(window.token_ids)
         scored[row, : len(window.scored)] = torch.tensor(window.scored)
-    nlls = _token_nlls(model, ids.to(model.device), scored[:, 1:].to(model.device))
+    return ids.to(model.device), scored[:, 1:].to(model.device)
+
+
+def _score(model: Any, windows: Sequence[Window]) -> list[float]:
+    nlls = _token_nlls(model, *_padded(model, windows))
     # Summed in float64 on the CPU: the same order and rounding on every device.
     counts = [window.scored_tokens for window in windows]
     return [float(part.sum()) for part in torch.split(nlls.double().cpu(), counts)]

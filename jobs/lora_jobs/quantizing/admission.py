@@ -15,6 +15,8 @@ from lora_jobs.weightfiles import TensorEntry
 ENGINE_MULTIPLE = 32
 """In and out features of 4-bit kernels are multiples of this."""
 SIXTEEN_BIT = ("BF16", "F16", "F32")
+ROW_PARALLEL = ("o_proj", "down_proj", "out_proj", "c_proj", "wo", "w2", "fc2")
+"""Layers whose input features engines split over accelerators (Megatron's row parallel)."""
 
 _LAYER_WEIGHT = re.compile(r"^(.*\blayers\.\d+\..+)\.weight$")
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -40,17 +42,26 @@ def refuse_unsupported(config: Mapping[str, Any]) -> None:
         )
 
 
-def modules_to_quantize(tensors: Mapping[str, TensorEntry], group_size: int) -> dict[str, int]:
+def modules_to_quantize(
+    shapes: Mapping[str, tuple[int, ...]], group_size: int, tensor_parallel: int = 1
+) -> dict[str, int]:
     """Name of each module that is quantized -> how many weights it has.
+
+    Args:
+        shapes: Of every tensor; a linear layer's weight is (out, in).
+        group_size: Input columns that share one scale.
+        tensor_parallel: Accelerators that the engine splits a layer over. Those layers whose input
+            is split (`ROW_PARALLEL`) need whole groups on each of them.
 
     Raises:
         Refused: A module's shape does not divide into groups, or no module was found.
     """
     modules: dict[str, int] = {}
-    for name, tensor in sorted(tensors.items()):
+    for name, shape in sorted(shapes.items()):
         match = _LAYER_WEIGHT.match(name)
-        if match and len(tensor.shape) == 2:
-            modules[match[1]] = _checked(match[1], tensor, group_size)
+        if match and len(shape) == 2:
+            modules[match[1]] = _checked(match[1], shape, group_size)
+            _refuse_cut_groups(match[1], shape[1], group_size, tensor_parallel)
     if not modules:
         raise _refused("no linear layer of a decoder is found in the weights")
     return modules
@@ -78,8 +89,19 @@ def refuse_wrong_outcome(tensors: Mapping[str, TensorEntry], expected: Iterable[
         )
 
 
-def _checked(module: str, tensor: TensorEntry, group_size: int) -> int:
-    out_features, in_features = tensor.shape
+def _refuse_cut_groups(module: str, in_features: int, group_size: int, parallel: int) -> None:
+    if module.rpartition(".")[2] not in ROW_PARALLEL or in_features % (parallel * group_size) == 0:
+        return
+    fitting = [g for g in (64, 32) if g < group_size and in_features % (parallel * g) == 0]
+    advice = f"use groupSize {fitting[0]}, or fewer" if fitting else "use fewer"
+    raise _refused(
+        f"{module} has {in_features} input features, which {parallel} accelerators cannot split "
+        f"into groups of {group_size}; {advice} accelerators (--tensor-parallel-size)"
+    )
+
+
+def _checked(module: str, shape: tuple[int, ...], group_size: int) -> int:
+    out_features, in_features = shape
     if in_features % group_size:
         fitting = [g for g in (64, 32) if g < group_size and in_features % g == 0]
         advice = f"use groupSize {fitting[0]}" if fitting else "it cannot be quantized"

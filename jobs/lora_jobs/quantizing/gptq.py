@@ -9,10 +9,13 @@ directory, prints to stdout, and tokenizes text with a second BOS (so it gets to
 import gc
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -25,7 +28,8 @@ from lora_jobs.quantizing.admission import (
     refuse_wrong_outcome,
 )
 from lora_jobs.quantizing.canonical import canonicalise
-from lora_jobs.quantizing.report import ModuleOutcome, QuantizeReport, outcomes
+from lora_jobs.quantizing.checkpoints import from_checkpoint, why_no_checkpoints
+from lora_jobs.quantizing.report import ModuleOutcome, QuantizeReport, outcomes, worst_of
 from lora_jobs.torchruntime import quiet_stdout
 from lora_jobs.weightfiles import tensors_of
 
@@ -43,10 +47,12 @@ def quantize_model(
     group_size: int,
     damping: str,
     progress: ReportProgress,
+    checkpoint: Path | None = None,
 ) -> QuantizeReport:
     """Quantize a 16-bit model into a folder whose bytes depend on the arguments only.
 
-    Equal arguments give equal bytes on one kind of device with one number of threads.
+    Equal arguments give equal bytes on one kind of device with one number of threads, also where a
+    run was killed and went on from its checkpoint.
 
     Args:
         model: The merged model.
@@ -56,13 +62,19 @@ def quantize_model(
         group_size: Input columns that share one scale.
         damping: GPTQ's damp_percent, a decimal fraction.
         progress: Told after every layer.
+        checkpoint: Where finished layers are kept until the end; a run with equal arguments that
+            finds some there goes on after them. Left alone where `why_no_checkpoints`.
 
     Raises:
         Refused: The model's architecture or shapes cannot be quantized.
+        SystemExit: SIGTERM came; what is finished lies in the checkpoint.
     """
     started = time.monotonic()
     refuse_unsupported(read_config(model))
-    weights = modules_to_quantize(tensors_of(model), group_size)
+    unkept = why_no_checkpoints(model) if checkpoint else ""
+    if unkept:
+        checkpoint = None
+    weights = modules_to_quantize({n: t.shape for n, t in tensors_of(model).items()}, group_size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory(prefix="gptq-") as folder:
         raw = Path(folder) / "raw"
@@ -74,7 +86,8 @@ def quantize_model(
             "pack_impl": "cpu" if sum(weights.values()) >= LARGE_WEIGHTS else "original",
             "offload_to_disk_path": f"{folder}/offload",
         }
-        found = _run_gptqmodel(model, rows, raw, settings, progress)
+        run = partial(_run_gptqmodel, model, rows, raw, settings, progress)
+        found = from_checkpoint(checkpoint, run) if checkpoint else run(None)
         refuse_wrong_outcome(tensors_of(raw), weights)
         canonicalise(raw, model, output, [m.row() for m in found])
     return QuantizeReport(
@@ -87,6 +100,7 @@ def quantize_model(
         device=device,
         seconds=time.monotonic() - started,
         tools={tool: version(tool) for tool in TOOLS},
+        no_checkpoints=unkept,
     )
 
 
@@ -96,9 +110,10 @@ def _run_gptqmodel(
     raw: Path,
     settings: dict[str, Any],
     progress: ReportProgress,
+    checkpoint: Path | None,
 ) -> tuple[ModuleOutcome, ...]:
     with quiet_stdout():
-        from gptqmodel import GPTQConfig, GPTQModel
+        from gptqmodel import CheckpointConfig, GPTQConfig, GPTQModel
         from gptqmodel.looper import loop_processor
 
         loop_processor._PROJECT_LOG_DIR = raw.parent / "logs"
@@ -108,7 +123,10 @@ def _run_gptqmodel(
         quantizer = GPTQModel.load(str(model), config, trust_remote_code=False)
         quantizer.layer_callback = _LayerProgress(quantizer, progress)
         calibration = [{"input_ids": list(row), "attention_mask": [1] * len(row)} for row in rows]
-        quantizer.quantize(calibration, batch_size=1, calibration_sort=None)
+        # Another GPU of the same product may go on: a replaced pod seldom gets the same one.
+        kept = CheckpointConfig(path=checkpoint, strict_device_check=False) if checkpoint else None
+        with _log_of_running(quantizer):
+            quantizer.quantize(calibration, batch_size=1, calibration_sort=None, checkpoint=kept)
         found = outcomes(quantizer.quant_log)
         quantizer.save(str(raw))
     del quantizer
@@ -116,27 +134,48 @@ def _run_gptqmodel(
     return found
 
 
+@contextmanager
+def _log_of_running(quantizer: Any) -> Iterator[None]:
+    """Let `quantizer.quant_log` be the running log; GPTQModel hands it over only at the end."""
+    from gptqmodel.looper.loop_processor import LoopProcessor
+
+    add_row = LoopProcessor.log_new_row
+
+    def add_row_in_sight(processor: Any, row: Any) -> None:
+        quantizer.quant_log = processor.log
+        add_row(processor, row)
+
+    with patch.object(LoopProcessor, "log_new_row", add_row_in_sight):
+        yield
+
+
 class _LayerProgress:
-    """GPTQModel's layer callback, as progress with an ETA."""
+    """GPTQModel's layer callback, as progress with an ETA and the loss so far."""
 
     def __init__(self, quantizer: Any, progress: ReportProgress) -> None:
+        self.quantizer = quantizer
         self.total = int(quantizer.model.config.get_text_config().num_hidden_layers)
         self.progress = progress
         self.started = time.monotonic()
+        self.first: int | None = None
 
     def layer_complete(self, *, layer_idx: int, submodule_finalized: bool) -> None:
         """Called twice a layer: when it is solved, and when it is packed."""
+        if self.first is None:
+            self.first = layer_idx  # not 0 where a checkpoint had the layers before
         if not submodule_finalized:
             return
         done = layer_idx + 1
-        eta = (time.monotonic() - self.started) / done * (self.total - done)
+        pace = (time.monotonic() - self.started) / (done - self.first)
+        worst = worst_of(outcomes(list(self.quantizer.quant_log)))
+        loss = f", worst loss {worst.short_loss} at {worst.name}" if worst else ""
         self.progress(
             Progress(
                 done=done,
                 total=self.total,
                 unit="layers",
-                eta_seconds=round(eta),
-                message=f"layer {done} of {self.total}",
+                eta_seconds=round(pace * (self.total - done)),
+                message=f"layer {done} of {self.total}{loss}",
             )
         )
 

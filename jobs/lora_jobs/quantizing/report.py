@@ -34,6 +34,11 @@ class ModuleOutcome:
         """As people find it in the model."""
         return f"layers.{self.layer}.{self.module}"
 
+    @property
+    def short_loss(self) -> str:
+        """Two digits are enough for people."""
+        return f"{float(self.loss or 0):.2g}"
+
     def row(self) -> tuple[str, ...]:
         """The line of the log that travels with the artifact; no times."""
         loss = "fallback(rtn)" if self.loss is None else self.loss
@@ -54,15 +59,13 @@ class QuantizeReport:
     device: str
     seconds: float
     tools: dict[str, str]
+    no_checkpoints: str = ""
+    """Why a run like this cannot be continued after a kill, although that was asked for."""
 
     @property
     def worst(self) -> ModuleOutcome | None:
         """The module with the highest loss."""
-        return max(
-            (m for m in self.modules if m.loss is not None),
-            key=lambda m: Decimal(m.loss or 0),
-            default=None,
-        )
+        return worst_of(self.modules)
 
     @property
     def fallbacks(self) -> tuple[ModuleOutcome, ...]:
@@ -81,8 +84,9 @@ class QuantizeReport:
     def notes(self) -> dict[str, str]:
         """Short facts for status and report."""
         worst = self.worst
-        return {
-            "worstLoss": f"{_short(worst.loss)} at {worst.name}" if worst else "none",
+        unkept = {"noCheckpoints": self.no_checkpoints} if self.no_checkpoints else {}
+        return unkept | {
+            "worstLoss": f"{worst.short_loss} at {worst.name}" if worst else "none",
             "fallbacks": _named(self.fallbacks),
             "dampingRaised": _named(self.damping_raised),
             "bitsPerWeight": f"{self.bits_per_weight:.2f}",
@@ -118,15 +122,20 @@ def outcomes(log: Iterable[Mapping[str, Any]]) -> tuple[ModuleOutcome, ...]:
     return tuple(sorted(found, key=lambda m: (m.layer, m.module)))
 
 
+def worst_of(modules: Iterable[ModuleOutcome]) -> ModuleOutcome | None:
+    """The module with the highest loss; fallbacks have none."""
+    return max(
+        (m for m in modules if m.loss is not None),
+        key=lambda m: Decimal(m.loss or 0),
+        default=None,
+    )
+
+
 def _loss(text: str) -> str | None:
     try:
         return text if math.isfinite(float(text)) else None
     except ValueError:
         return None
-
-
-def _short(loss: str | None) -> str:
-    return f"{float(loss or 0):.2g}"
 
 
 def _named(modules: tuple[ModuleOutcome, ...]) -> str:

@@ -4,7 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lora_api.estimates import GAIN_RETAINED, Estimate, MissingMeasurement, comparison, estimate
+from lora_api.estimates import (
+    DIVERGENCE,
+    GAIN_RETAINED,
+    TOP_TOKEN_AGREEMENT,
+    Estimate,
+    MissingMeasurement,
+    comparison,
+    estimate,
+)
 from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED, TASK_PERPLEXITY, Measurements
 from lora_api.report import PairedDifferences, Part
 
@@ -38,6 +46,11 @@ def attribution(measurements: Measurements) -> tuple[list[Part], str]:
     add("quantizationLoss", task(QUANTIZED, MERGED), math.log, "4 bits cost {}", "+.4f")
     add("gainRetained", comparison(GAIN_RETAINED, QUANTIZED, MERGED), lambda v: v,
         "{} of the gain is kept", ".1%")  # fmt: skip
+    add("quantizationDivergence", comparison(DIVERGENCE, QUANTIZED, MERGED), lambda v: v,
+        "the 4-bit model is {} nats from the merged one (Kullback-Leibler, at least)",
+        ".4f")  # fmt: skip
+    add("topTokenAgreement", comparison(TOP_TOKEN_AGREEMENT, QUANTIZED, MERGED), lambda v: v,
+        "and names the same likeliest token at {} of the positions", ".1%")  # fmt: skip
     return parts, f"{', '.join(told)}." if told else ""
 
 

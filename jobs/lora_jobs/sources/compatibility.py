@@ -27,7 +27,7 @@ _ALL_EXPERTS = re.compile(r"\.experts(\.base_layer)*$")
 
 def check_base(source: Source) -> None:
     """Refuse a base that is quantized already: merging into its codes would ruin it."""
-    config = _json(source, CONFIG)
+    config = read_document(source, CONFIG)
     if "quantization_config" in config:
         quantization = config["quantization_config"]
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -45,7 +45,7 @@ def check_adapter(adapter: Source, adapter_pin: Pin, base: Source, base_pin: Pin
         Refused: UnsupportedAdapter for another PEFT type, AdapterMismatch when it targets what the
             base does not have, or in another size.
     """
-    config = _json(adapter, ADAPTER_CONFIG)
+    config = read_document(adapter, ADAPTER_CONFIG)
     check_config(config, adapter.uri)
     check_shapes(
         read_shapes(adapter, adapter_pin),
@@ -130,7 +130,12 @@ def _tensors(source: Source, file: PinnedFile) -> list[TensorEntry]:
         raise Refused(refusal.reason, f"{source.uri}: {refusal}") from None
 
 
-def _json(source: Source, path: str) -> dict[str, Any]:
+def read_document(source: Source, path: str) -> dict[str, Any]:
+    """A JSON object of a source.
+
+    Raises:
+        Refused: It is none.
+    """
     try:
         return parse_object(source.read(path, 0, MAX_DOCUMENT_BYTES + 1))
     except ValueError:

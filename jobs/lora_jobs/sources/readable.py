@@ -22,6 +22,32 @@ def check_has_records(source: Source, pin: Pin) -> None:
         )
 
 
+def check_has_prompts(source: Source, pin: Pin) -> None:
+    """Look whether the beginning of a data set can be asked; `evaluate` looks at every record.
+
+    Raises:
+        Refused: It is text, which no scorer can compare an answer with.
+    """
+    for file in pin.files:
+        if file.path.endswith(".txt") or _starts_as_text(source, file.path):
+            raise Refused(
+                Reason.INVALID_INPUT,
+                f"{file.path} of {pin.uri} holds texts, and evaluation.task.scorer needs records "
+                "with prompt and completion, or messages; give such records or remove the scorer",
+            )
+
+
+def _starts_as_text(source: Source, path: str) -> bool:
+    if not path.endswith(".jsonl"):
+        return False
+    start = source.read(path, 0, _LOOK_BYTES).decode("utf-8", errors="replace")
+    try:
+        record = parse_json(start.removeprefix("\ufeff").lstrip().partition("\n")[0])
+    except ValueError:
+        return False  # longer than what was looked at, or refused already
+    return isinstance(record, dict) and not record.keys() & {"messages", "prompt"}
+
+
 def _has_record(source: Source, path: str, size: int) -> bool:
     if size == 0:
         return False

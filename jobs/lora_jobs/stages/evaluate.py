@@ -14,9 +14,12 @@ from lora_api.parameters import EvaluateParameters
 from lora_api.spec import LossOn
 from lora_jobs.context import StageContext
 from lora_jobs.datasets.overlap import refuse_overlap
+from lora_jobs.datasets.questions import questions_of
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
-from lora_jobs.evaluating.measure import EvaluationSet, Subject, measure
+from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
+from lora_jobs.evaluating.measure import EvaluationSet, Look, Subject, measure
+from lora_jobs.evaluating.passing import PASSING, check_expected, pass_rows, passing_look
 from lora_jobs.evaluating.scores import Score, measurements_of, scores_document
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
 from lora_jobs.pretrained import compute_dtype, load_tokenizer
@@ -38,7 +41,8 @@ def run(context: StageContext) -> StageResult:
     merged = next(s for s in subjects if s.condition == MERGED).folders[0]
     dtype = compute_dtype(merged)
     sets = _sets(context, records, parameters, merged, dtype)
-    evaluation = measure(subjects, sets, dtype, context.outputs, context.progress)
+    looks = [distributions_look(sets[0]), *_passing(records[0], parameters, sets[0], merged)]
+    evaluation = measure(subjects, sets, dtype, context.outputs, context.progress, looks)
     file = context.work / "scores.json"
     file.write_text(json.dumps(scores_document(evaluation.scores), separators=(",", ":")))
     context.outputs.put_file(layout.samples(call.input_hash), file, "application/json")
@@ -50,7 +54,9 @@ def run(context: StageContext) -> StageResult:
         stage=call.stage,
         input_hash=call.input_hash,
         measurements=measurements_of(evaluation.scores, evaluation.weights_bytes)
-        | comparisons_of(evaluation.scores),
+        | comparisons_of(evaluation.scores)
+        | agreement_rows(evaluation.looked[DISTRIBUTIONS])
+        | pass_rows(evaluation.looked.get(PASSING, {})),
         notes=notes | {"reusedScores": f"{evaluation.reused} of {len(evaluation.scores)}"},
         message=_headline(evaluation.scores),
         accelerator_seconds=round(evaluation.accelerator_seconds),
@@ -118,6 +124,17 @@ def _sets(
         evaluation_set(r.name, r, parents[r.name], loss_on[r.name], tokenizer, protocol)
         for r in records
     ]
+
+
+def _passing(
+    records: RecordSet, parameters: EvaluateParameters, task: EvaluationSet, merged: Path
+) -> list[Look]:
+    if parameters.scorer is None:
+        return []
+    tokenizer: Any = load_tokenizer(merged)
+    questions = questions_of(records, tokenizer)
+    check_expected(parameters.scorer, questions)
+    return [passing_look(parameters.scorer, questions, tokenizer, task.key)]
 
 
 def _headline(scores: list[Score]) -> str:

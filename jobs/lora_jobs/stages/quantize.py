@@ -1,16 +1,21 @@
 """Stage quantize: the merged model and the calibration sets into a quantized artifact."""
 
+from lora_api import layout
 from lora_api.jobcontract import StageResult
 from lora_api.parameters import QuantizeParameters
 from lora_api.spec import RecordFormat
 from lora_jobs.context import StageContext
 from lora_jobs.datasets.overlap import refuse_overlap
 from lora_jobs.datasets.records import RecordSet, read_records
+from lora_jobs.quantizing.checkpoints import Mirror
 from lora_jobs.quantizing.gptq import quantize_model
 from lora_jobs.quantizing.rows import rows_for_model
+from lora_jobs.termination import longer_grace
 
 CALIBRATION = "calibration"
 EVALUATION_SETS = ("task", "general")
+GRACE_SECONDS = 25.0
+"""After SIGTERM, to finish a short layer and to store its checkpoint."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -33,19 +38,24 @@ def run(context: StageContext) -> StageResult:
         seed=parameters.seed,
     )
     folder = context.work / "quantized"
-    report = quantize_model(
-        model,
-        rows,
-        folder,
-        bits=parameters.bits,
-        group_size=parameters.group_size,
-        damping=parameters.damping,
-        progress=context.progress,
-    )
+    kept = context.work / "checkpoint"
+    place = context.outputs.below(layout.checkpoint(call.stage, call.input_hash))
+    with longer_grace(GRACE_SECONDS), Mirror(kept, place):
+        report = quantize_model(
+            model,
+            rows,
+            folder,
+            bits=parameters.bits,
+            group_size=parameters.group_size,
+            damping=parameters.damping,
+            progress=context.progress,
+            checkpoint=kept,
+        )
+        digest = context.outputs.publish_artifact(folder)
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,
-        digest=context.outputs.publish_artifact(folder),
+        digest=digest,
         notes=report.notes(),
         message=report.message()[:512],
         accelerator_seconds=0 if report.device == "cpu" else round(report.seconds),

@@ -27,7 +27,8 @@ from lora_jobs.sources.compatibility import check_adapter, check_base
 from lora_jobs.sources.fetching import check_unchanged
 from lora_jobs.sources.pins import Pin
 from lora_jobs.sources.place import Source, open_source, pin_source
-from lora_jobs.sources.readable import check_has_records
+from lora_jobs.sources.quantizable import check_recipes
+from lora_jobs.sources.readable import check_has_prompts, check_has_records
 from lora_jobs.sources.selection import SourceKind
 from lora_jobs.store.actions import read_action
 from lora_jobs.store.documents import create_or_adopt_json, read_json
@@ -69,11 +70,14 @@ def _resolve(context: StageContext) -> StageResult:
     store = open_store(request.store, request.connections)
     resolved = _resolve_sources(context, spec, store)
     _check(resolved)
+    if spec.evaluation.task.scorer:
+        check_has_prompts(resolved["task"].source, resolved["task"].pin)
     resolved = {name: _pinned(store, request.run.name, found) for name, found in resolved.items()}
     image = spec.serving.image or _pinned_image(store, request, spec.serving.runtime)
     pins = {name: found.pin.digest for name, found in resolved.items()}
     line = walk(spec, request.run.name, pins, image, lambda call: read_action(store, call))
     if line.missing:
+        check_recipes(spec, resolved["base"].source, resolved["base"].pin)
         _prove_access(request, store, resolved.values())
     return _result(request, resolved, image, line)
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lora_api.jobcontract import Reason
@@ -142,14 +142,19 @@ class DirectoryStore:
 
     def remove_stale(self, now: float) -> int:
         """Temporary files of writers that were killed."""
-        old = [
-            file
-            for file in self.root.rglob(f"{_TEMPORARY}*")
-            if file.is_file() and now - file.stat().st_mtime > STALE_SECONDS
-        ]
-        for file in old:
+        removed = 0
+        for file in self.root.rglob(f"{_TEMPORARY}*"):
+            with suppress(FileNotFoundError):  # its writer has just ended
+                if file.is_file() and now - file.stat().st_mtime > STALE_SECONDS:
+                    file.unlink()
+                    removed += 1
+        return removed
+
+    def delete(self, key: str) -> None:
+        """Unlinks; a folder that it leaves empty stays."""
+        file = self.path(key)
+        with _explained(file):
             file.unlink(missing_ok=True)
-        return len(old)
 
     @contextmanager
     def _incoming(self, target: Path) -> Iterator[Path]:

@@ -130,6 +130,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when it is not there."""
+        ...
+
 
 def checked_key(key: str) -> str:
     """The key, if it stays below its place.

@@ -89,6 +89,10 @@ class PatientStore:
         """As the store's, later; what is there already is not fetched again."""
         return self._try(lambda: self._store.download(key, file, etag))
 
+    def delete(self, key: str) -> None:
+        """As the store's, later."""
+        self._try(lambda: self._store.delete(key))
+
     def remove_stale(self, now: float) -> int:
         """As the store's, later."""
         return self._try(lambda: self._store.remove_stale(now))

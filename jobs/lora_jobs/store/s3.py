@@ -186,6 +186,11 @@ class S3Store:
         with self._explained():
             return fetch(self._transferring, self._place(key), found, file)
 
+    def delete(self, key: str) -> None:
+        """DeleteObject; where the bucket keeps versions, the object is hidden, not destroyed."""
+        with self._explained():
+            self.client.delete_object(**self._place(key))
+
     def remove_stale(self, now: float) -> int:
         """Aborts multipart uploads; a server that cannot list them has none."""
         start = f"{self.prefix}/" if self.prefix else ""

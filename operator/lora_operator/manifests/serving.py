@@ -190,8 +190,21 @@ def _pod(
         "initContainers": [fetch],
         "containers": [engine],
         "volumes": volumes,
+        "topologySpreadConstraints": [
+            _on_many_nodes(release_selector(parent.name, action.release))
+        ],
     }
     return on_product(pod, accelerator)
+
+
+def _on_many_nodes(selector: dict[str, str]) -> Json:
+    """Replicas of a release on different nodes where there are some; never a reason to wait."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector},
+    }
 
 
 def _fetch_container(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import estimate_row, measurements
-from lora_api.estimates import GAIN_RETAINED, Part, comparison
+from lora_api.estimates import GAIN_RETAINED, PASS_RATE, Part, comparison
 from lora_api.gates import (
     GENERAL_PERPLEXITY,
     OUTPUT_TOKENS_PER_SECOND,
@@ -28,6 +28,7 @@ TASK = comparison(TASK_PERPLEXITY, "quantized", "merged")
 GENERAL = comparison(GENERAL_PERPLEXITY, "quantized", "merged")
 GAIN = comparison(TASK_PERPLEXITY, "base", "merged")
 RETAINED = comparison(GAIN_RETAINED, "quantized", "merged")
+PASSED = comparison(PASS_RATE, "quantized", "merged")
 SPEED = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), "quantized", "base")
 TTFT = comparison(at_concurrency(TTFT_P50, 1), "quantized", "base")
 
@@ -59,6 +60,7 @@ def test_good_numbers_pass_every_gate() -> None:
         "taskQuality": ("+2.0%", "[+1.9%, +2.1%]"),
         "gainRetained": ("99.0%", "[98.9%, 99.1%]"),
         "generalQuality": ("+1.1%", "[+1.0%, +1.2%]"),
+        "passRate": ("", ""),
         "weightsSize": ("-60.0%", ""),
         "decodeSpeed": ("+50.0%", "[+49.9%, +50.1%]"),
         "firstToken": ("+2.0%", "[+1.9%, +2.1%]"),
@@ -216,6 +218,29 @@ def test_without_a_general_set_its_gate_does_not_apply() -> None:
     assert gate_of(judgement, "generalQuality").verdict is Verdict.NOT_APPLICABLE
     assert judgement.verdict is Verdict.PASSED
     assert judgement.summary == "5/5"
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "upper", "verdict"),
+    [
+        ("-0.01", "-0.02", "0.00", Verdict.PASSED),
+        ("0.00", "-0.0201", "0.0201", Verdict.INCONCLUSIVE),
+        ("-0.05", "-0.08", "-0.0201", Verdict.FAILED),
+    ],
+)
+def test_right_answers_are_judged_in_points_where_a_scorer_is_given(
+    value: str, lower: str, upper: str, verdict: Verdict
+) -> None:
+    without = gate_of(judge(Gates(), good()), "passRate")
+    assert without.verdict is Verdict.NOT_APPLICABLE
+    assert "evaluation.task.scorer" in without.message
+    row = {**estimate_row(1), "value": value, "lower": lower, "upper": upper}
+    rates = {PASS_RATE: {"merged": "0.9", "quantized": "0.89"}}
+    found = gate_of(judge(Gates(), good() | rates | {PASSED: row}), "passRate")
+    assert (found.verdict, found.limit) == (verdict, ">= -2%")
+    assert found.observed == f"{float(value):+.1%}"
+    unlike = gate_of(judge(Gates(), good() | rates), "passRate")
+    assert unlike.verdict is Verdict.ERROR, "half of a comparison is none"
 
 
 def test_a_dry_run_gate_is_reported_and_does_not_decide() -> None:

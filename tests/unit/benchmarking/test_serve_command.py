@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from lora_api.parameters import BenchmarkParameters
-from lora_api.runtimes import RECIPES, Runtime, reserved_flag_in, serve_command
+from lora_api.runtimes import (
+    RECIPES,
+    Runtime,
+    reserved_flag_in,
+    serve_command,
+    tensor_parallel_of,
+)
 from lora_jobs.benchmarking.conditions import Condition, NotApplicable, adapter_rank, serve
 
 VLLM, TRANSFORMERS = Runtime.VLLM, Runtime.TRANSFORMERS
@@ -121,3 +127,20 @@ def test_what_an_engine_cannot_serve_is_not_applicable(
 def test_the_largest_rank_counts() -> None:
     assert adapter_rank({"r": 8, "rank_pattern": {"q_proj": 64}}) == 64
     assert adapter_rank({"r": 8, "rank_pattern": None}) == 8
+
+
+@pytest.mark.parametrize(
+    ("args", "accelerators"),
+    [
+        ([], 1),
+        (["--tensor-parallel-size=4"], 4),
+        (["--tensor_parallel_size 2"], 2),
+        (["--max-model-len", "2048", "-tp", "8"], 8),
+        (["-tp=2", "--tp", "4"], 4),
+        (["--tensor-parallel-size=many"], 1),
+    ],
+)
+def test_the_arguments_say_over_how_many_accelerators_the_engine_splits_a_model(
+    args: list[str], accelerators: int
+) -> None:
+    assert tensor_parallel_of(args) == accelerators

@@ -2,15 +2,21 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lora_api.estimates import DIVERGENCE, PASS_RATE, TOP_TOKEN_AGREEMENT, comparison
 from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import Progress
+from lora_api.scoring import Scorer, ScorerType
 from lora_api.spec import LossOn
+from lora_jobs.datasets.questions import Question
 from lora_jobs.datasets.records import read_records
+from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
+from lora_jobs.evaluating.passing import PASSING, pass_rows, passing_look
 from lora_jobs.evaluating.scores import Score, measurements_of
 from stagecontexts import MemoryOutputs
 from tinyllama import sentences, write_llama, write_lora, write_merged, write_texts
@@ -58,7 +64,9 @@ def measured(
 ) -> Any:
     from lora_jobs.evaluating.measure import measure
 
-    return measure(models.subjects(), [models.task(dtype)], dtype, entries, progress.append)
+    task = models.task(dtype)
+    looks = [distributions_look(task)]
+    return measure(models.subjects(), [task], dtype, entries, progress.append, looks)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +103,49 @@ def test_merged_is_like_dynamic_and_unlike_base(fp32: dict[str, Score]) -> None:
     effect = abs(dynamic - base)
     assert effect > 0.05  # the adapter does something, so that the next line can fail
     assert abs(merged - dynamic) < 0.05 * effect
+
+
+def test_what_merged_would_say_next_is_near_dynamic_and_far_from_base(models: Models) -> None:
+    from lora_jobs.evaluating.measure import NoEntries
+
+    rows = agreement_rows(measured(models, NoEntries(), [], "float32").looked[DISTRIBUTIONS])
+
+    def apart(condition: str, against: str) -> float:
+        return float(rows[comparison(DIVERGENCE, condition, against)]["value"])
+
+    assert apart(DYNAMIC, BASE) > 0.01  # the adapter does something
+    assert apart(MERGED, DYNAMIC) < 0.01 * apart(MERGED, BASE)
+    assert float(rows[comparison(TOP_TOKEN_AGREEMENT, MERGED, DYNAMIC)]["value"]) > 0.99
+
+
+def test_every_condition_answers_and_none_is_asked_twice(models: Models, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lora_jobs.evaluating.measure import measure
+    from lora_jobs.pretrained import load_tokenizer
+
+    tokenizer: Any = load_tokenizer(models.merged)
+    prompts = [tuple(tokenizer(text).input_ids) for text in ("Record 1:", "and", "Record 2: the")]
+    merged = AutoModelForCausalLM.from_pretrained(models.merged, dtype=torch.float32)
+    said = []
+    for prompt in prompts:  # token by token, without a cache
+        ids = list(prompt)
+        for _ in range(6):
+            with torch.inference_mode():
+                ids.append(int(merged(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        said.append(tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True))
+    questions = [Question(p, answer) for p, answer in zip(prompts, said, strict=True)]
+    scorer = Scorer(type=ScorerType.EXACT_MATCH, max_tokens=6)
+    store, task = MemoryOutputs(tmp_path), models.task("float32")
+    look = passing_look(scorer, questions, tokenizer, task.key)
+    first = measure(models.subjects(), [task], "float32", store, lambda _: None, [look])
+    rates = pass_rows(first.looked[PASSING])[PASS_RATE]
+    assert (rates[MERGED], rates[DYNAMIC]) == ("1.000000", "1.000000")
+    assert float(rates[BASE]) < 1, "the adapter changes what is said"
+    again = replace(look, ask=lambda model: pytest.fail("asked again"))
+    second = measure(models.subjects(), [task], "float32", store, lambda _: None, [again])
+    assert second.looked == first.looked
 
 
 def test_weighted_adapters_are_measured_unmerged_as_they_are_merged(
@@ -154,6 +205,8 @@ def test_of_two_who_measure_at_once_both_report_the_number_that_was_stored_first
     store = MemoryOutputs(tmp_path)
     winner = measured(models, store, [])
     for key, document in store.documents.items():
+        if "nlls" not in document:
+            continue
         nlls = [f"{float(n) + 1:.6f}" for n in document["nlls"]]
         store.documents[key] = {**document, "nlls": nlls}
     loser = measured(models, Slow(tmp_path, store.documents), [])

@@ -271,6 +271,14 @@ def test_a_release_never_has_less_than_its_replicas_and_drains_within_its_grace(
     assert probe["periodSeconds"] * probe["failureThreshold"] == 15 * 60  # startDeadline
 
 
+def test_replicas_of_a_release_lie_on_many_nodes_where_there_are_some() -> None:
+    document = deployment(spec())
+    (spread,) = pod_of(document)["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert spread["labelSelector"] == document["spec"]["selector"], "its own replicas alone"
+
+
 def test_the_service_selects_exactly_the_pods_of_one_release() -> None:
     document = service(spec(**{"serving.service": {"type": "NodePort", "port": 80}}))
     assert document["spec"]["type"] == "NodePort"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gptq_oracle import gptq, layer_error, rtn, unpack
 from lora_api.jobcontract import Progress, Reason
 from lora_jobs.datasets.records import read_records
 from lora_jobs.errors import Refused
@@ -137,3 +138,42 @@ def test_rows_longer_than_the_models_positions_are_refused(model: Path, tmp_path
     records = read_records(write_texts(tmp_path / "c.jsonl", *sentences(5)))
     with pytest.raises(Refused, match="256 positions"):
         rows_for_model(model, [records], samples=1, sequence_length=512, seed=0)
+
+
+def test_the_layers_err_less_than_rounded_ones_on_what_calibration_saw(
+    model: Path, rows: list[list[int]], artifact: Path
+) -> None:
+    """Q1, Q9: the first layer, whose inputs no quantized layer changes, read by the oracle."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    layer = loaded.model.layers[0]
+    seen: list[Any] = []
+    layer.self_attn.q_proj.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].double().flatten(0, 1))
+    )
+    with torch.no_grad():
+        loaded(torch.tensor(rows))
+    inputs = torch.cat(seen).numpy()
+    hessian = inputs.T @ inputs
+    stored = load_file(artifact / "model.safetensors")
+    for name in names:
+        weight = layer.get_submodule(name).weight.detach().double().numpy()
+        parts = {
+            key: stored[f"model.layers.0.{name}.{key}"].numpy()
+            for key in ("qweight", "qzeros", "scales", "g_idx")
+        }
+        assert np.all(parts["qzeros"].view(np.uint32) == 0x77777777)
+        read = unpack(
+            parts["qweight"], parts["qzeros"],
+            parts["scales"].astype(np.float64), parts["g_idx"].astype(np.int64),
+        )  # fmt: skip
+        theirs = layer_error(weight, read.dequantized(), hessian)
+        rounded = layer_error(weight, rtn(weight, GROUP_SIZE).dequantized(), hessian)
+        ours = layer_error(weight, gptq(weight, hessian, GROUP_SIZE).dequantized(), hessian)
+        assert theirs < rounded, name
+        assert theirs < 1.25 * ours, name

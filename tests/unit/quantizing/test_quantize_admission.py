@@ -24,9 +24,13 @@ def tensors(*entries: TensorEntry) -> dict[str, TensorEntry]:
     return {e.name: e for e in entries}
 
 
+def shapes(*entries: TensorEntry) -> dict[str, tuple[int, ...]]:
+    return {e.name: e.shape for e in entries}
+
+
 def test_linear_layers_of_the_decoder_are_quantized_and_nothing_else() -> None:
     found = modules_to_quantize(
-        tensors(
+        shapes(
             tensor("model.embed_tokens.weight", 1000, 128),
             tensor(f"{LAYER}.up_proj.weight", 256, 128),
             tensor(f"{LAYER}.up_proj.bias", 256),
@@ -39,7 +43,7 @@ def test_linear_layers_of_the_decoder_are_quantized_and_nothing_else() -> None:
 
 
 def test_a_module_that_does_not_divide_into_groups_is_named_with_a_group_size_that_fits() -> None:
-    entries = tensors(
+    entries = shapes(
         tensor(f"{LAYER}.up_proj.weight", 256, 128), tensor(f"{LAYER}.down_proj.weight", 128, 320)
     )
     with pytest.raises(Refused, match=r"mlp\.down_proj has 320 .* use groupSize 64") as refused:
@@ -50,9 +54,25 @@ def test_a_module_that_does_not_divide_into_groups_is_named_with_a_group_size_th
 
 def test_a_shape_that_no_kernel_takes_is_refused() -> None:
     with pytest.raises(Refused, match="multiples of 32"):
-        modules_to_quantize(tensors(tensor(f"{LAYER}.up_proj.weight", 100, 128)), 128)
+        modules_to_quantize(shapes(tensor(f"{LAYER}.up_proj.weight", 100, 128)), 128)
     with pytest.raises(Refused, match="cannot be quantized"):
-        modules_to_quantize(tensors(tensor(f"{LAYER}.up_proj.weight", 128, 100)), 128)
+        modules_to_quantize(shapes(tensor(f"{LAYER}.up_proj.weight", 128, 100)), 128)
+
+
+def test_groups_are_whole_on_every_accelerator_that_a_layer_is_split_over() -> None:
+    """Q7: only layers whose input is split need it; the advice is a group size that fits."""
+    entries = shapes(
+        tensor(f"{LAYER}.up_proj.weight", 256, 128), tensor(f"{LAYER}.down_proj.weight", 128, 256)
+    )
+    assert len(modules_to_quantize(entries, 128, tensor_parallel=2)) == 2
+    with pytest.raises(
+        Refused, match=r"down_proj has 256 .* 4 accel.* use groupSize 64"
+    ) as refused:
+        modules_to_quantize(entries, 128, tensor_parallel=4)
+    assert refused.value.reason is Reason.INVALID_INPUT
+    assert len(modules_to_quantize(entries, 64, tensor_parallel=4)) == 2
+    with pytest.raises(Refused, match="use fewer accelerators"):
+        modules_to_quantize(entries, 32, tensor_parallel=16)
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def calibration_is_the_task_set_by_another_name(w: World) -> None:
 REFUSALS = [
     (missing_adapter, Reason.SOURCE_NOT_FOUND, "nothing at .*adapter; upload the adapter"),
     (adapter_of_another_base, Reason.ADAPTER_MISMATCH,
-     "changes model.layers.0.self_attn.q_proj as 16x16, which in the base is 8x8; "
+     "changes model.layers.0.self_attn.q_proj as 16x16, which in the base is 128x128; "
      "it says it was trained on org/larger; name the base"),
     (adapter_of_other_layers, Reason.ADAPTER_MISMATCH, "which the base does not have"),
     (pickle_only_adapter, Reason.UNSAFE_FILE, "only as pickle .adapter_model.bin.*convert it with"),
@@ -271,3 +271,20 @@ def test_a_damaged_action_entry_is_no_result(world: World) -> None:
     for entry in (world.store.root / "team/actions").rglob("*.json"):
         entry.write_text("{")
     assert world.resolve().done == []
+
+
+def test_groups_that_the_serving_accelerators_would_cut_are_refused_before_any_gpu(
+    world: World,
+) -> None:
+    world.spec["serving"]["args"] = ["--tensor-parallel-size=2"]
+    error = world.refused()
+    assert error.reason is Reason.INVALID_INPUT
+    assert re.search(r"candidate default: .*o_proj has 128 .* use groupSize 64", str(error))
+    world.spec["quantization"]["gptq"] = {"groupSize": 64}
+    world.resolve()
+
+
+def test_a_base_that_no_recipe_can_quantize_is_refused_before_any_gpu(world: World) -> None:
+    config = world.sources / "base" / "config.json"
+    config.write_text(json.dumps({"model_type": "mixtral", "num_local_experts": 8}))
+    assert "num_local_experts 8" in str(world.refused())

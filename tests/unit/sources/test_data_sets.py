@@ -13,7 +13,7 @@ from lora_jobs.connections import LOCAL_RUN_ENV
 from lora_jobs.errors import Refused
 from lora_jobs.sources.pins import PinnedFile
 from lora_jobs.sources.place import open_source, pin_source
-from lora_jobs.sources.readable import check_has_records
+from lora_jobs.sources.readable import check_has_prompts, check_has_records
 from lora_jobs.sources.selection import SourceKind, select
 
 
@@ -63,6 +63,19 @@ def test_a_data_set_without_records_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(Refused) as caught:
         check(tmp_path / name)
     assert caught.value.reason is Reason.EMPTY_DATASET
+
+
+def test_texts_are_no_questions_and_that_is_said_before_anything_runs(tmp_path: Path) -> None:
+    def ask(name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        source = open_source(f"file://{tmp_path / name}", "", None)
+        check_has_prompts(source, pin_source(SourceKind.DATA, source))
+
+    ask("a.jsonl", b'{"prompt": "1 + 1 = ", "completion": "2"}\n')
+    ask("b.jsonl", b'{"messages": [{"role": "user", "content": "hello"}]}\n')
+    for name in ("a.jsonl", "a.txt"):
+        with pytest.raises(Refused, match="scorer needs records with prompt and completion"):
+            ask(name, FULL[name])
 
 
 @pytest.mark.parametrize("name", WRONG)

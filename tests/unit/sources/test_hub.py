@@ -113,7 +113,7 @@ class Hub:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv(CREDENTIALS_DIR_ENV, str(tmp_path / "secrets"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    hub = Hub(write_base(tmp_path / "base"))
+    hub = Hub(write_base(tmp_path / "base", hidden=8))
     yield hub
     hub.server.shutdown()
 

@@ -1,6 +1,6 @@
 """The data plane's bars, measured side by side: `make bench-data`.
 
-    python bench/data [--size 2.0] [--pairs 5] [--folder DIR] [--only merge|store]
+    python bench/data/bench_data.py [--size 2.0] [--pairs 5] [--folder DIR] [--only merge|store]
 
 Every row is a pair of commands in turn, A B A B ..., each in a process of its own; what counts is
 the median of the ratios, pair by pair, so that a machine whose speed drifts does not decide.

@@ -1,0 +1,34 @@
+"""A real API server with our kind: etcd, kube-apiserver, controller-manager; no node, no root."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kubectl import Kubectl
+from localcluster import tools
+from localcluster.console import wait_until
+from localcluster.controlplane import ControlPlane
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+@contextmanager
+def api_server(folder: Path) -> Iterator[ControlPlane]:
+    """Run it until the end of the block."""
+    with ControlPlane(folder, controller_manager=True) as plane:
+        kubectl = admin(plane)
+        kubectl("apply", "--server-side", "-f", str(_REPOSITORY / "crds/loradeployments.yaml"))
+        # Not `kubectl wait`: it fails on a CRD that has no conditions yet.
+        wait_until("the CRD", lambda: _is_established(kubectl), seconds=30)
+        yield plane
+
+
+def admin(plane: ControlPlane) -> Kubectl:
+    """kubectl against it."""
+    return Kubectl((str(tools.hyperkube()), "kubectl"), plane.kubeconfig)
+
+
+def _is_established(kubectl: Kubectl) -> bool:
+    crd = kubectl.get("crd", "loradeployments.lora-operator.dev")
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
