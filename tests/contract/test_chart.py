@@ -123,6 +123,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         progress_seconds=3,
         log_level=LogLevel.DEBUG,
         log_format=LogFormat.JSON,
+        runbooks_url="https://docs.example/lora/runbooks.html",
     )
 
 

@@ -27,6 +27,7 @@ EVERYTHING: Json = {
         "secrets": ["s3-*", "hub"],
     },
     "clusterName": "eu-1",
+    "runbooksUrl": "https://docs.example/lora/runbooks.html",
     "replicas": 2,
     "images": {
         "serving": {"VLLM": "registry.example/vllm@sha256:1", "TRANSFORMERS": "serve:1"},
