@@ -72,6 +72,7 @@ def working_jobs(lora: Lora) -> set[str]:
     return {j["metadata"]["uid"] for j in lora.jobs(*WORKING)}
 
 
+@pytest.mark.fault("F3")
 def test_a_good_adapter_ends_as_a_served_model_though_the_operator_dies_mid_stage(
     testbed: Testbed, lora: Lora, good: Json
 ) -> None:
@@ -156,6 +157,7 @@ def test_deleted_jobs_and_a_restart_repeat_no_stage(testbed: Testbed, lora: Lora
     assert lora.jobs(*WORKING) == []
 
 
+@pytest.mark.fault("F39")
 def test_a_wiped_status_is_rebuilt_without_any_stage(lora: Lora) -> None:
     lora.kubectl("patch", "lora", NAME, "--subresource=status", "--type=merge",
                  "-p", json.dumps({"status": None}))  # fmt: skip
@@ -167,6 +169,7 @@ def test_a_wiped_status_is_rebuilt_without_any_stage(lora: Lora) -> None:
     assert all(s.get("reused") for s in working)
 
 
+@pytest.mark.fault("F40")
 def test_a_deleted_and_reapplied_object_serves_again_without_any_stage(
     lora: Lora, good: Json
 ) -> None:

@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[str, object, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize(("path", "value", "says"), REFUSED.values(), ids=REFUSED.keys())
 def test_the_server_refuses(kubectl: Kubectl, path: str, value: object, says: str) -> None:
     assert says.lower() in server_refuses(kubectl, changed("full", path, value)).lower()

@@ -77,6 +77,7 @@ LIMITS = [
 """Gate, what it looks at, its default limit, and on which side of it is bad."""
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(("gate", "key", "limit", "bad"), LIMITS)
 def test_the_whole_interval_decides_and_each_gate_decides_for_all(
     gate: str, key: str, limit: str, bad: int
@@ -173,6 +174,7 @@ def test_without_an_interval_nothing_passes() -> None:
         assert gate_of(judgement, gate).interval == ""
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("bad", ["nan", "inf", "", "n/a", "1e400"])
 @pytest.mark.parametrize("field", ["value", "lower", "upper"])
 @pytest.mark.parametrize("key", [TASK, GAIN, RETAINED, SPEED, TTFT])
@@ -182,6 +184,20 @@ def test_what_is_no_proper_number_is_an_error_and_never_passes(
     rows = good()
     rows[key] = rows[key] | {field: bad}
     assert judge(Gates(), rows).verdict is Verdict.ERROR
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("key", [TASK, GENERAL, GAIN, SPEED, TTFT])
+def test_a_ratio_that_is_not_positive_is_an_error_though_less_may_be_better(
+    key: str, value: str
+) -> None:
+    assert judge(Gates(), bounded(key, value, value, value)).verdict is Verdict.ERROR
+
+
+def test_a_share_of_a_gain_may_be_negative_and_fails() -> None:
+    rows = bounded(RETAINED, "-0.2", "-0.3", "-0.1")
+    assert gate_of(judge(Gates(), rows), "gainRetained").verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize(
@@ -207,6 +223,7 @@ def test_weight_bytes_that_are_no_proper_number_are_an_error(bad: str, condition
     assert judge(Gates(), rows).verdict is Verdict.ERROR
 
 
+@pytest.mark.fault("F31")
 def test_nothing_measured_is_an_error() -> None:
     assert judge(Gates(), {}).verdict is Verdict.ERROR
 

@@ -166,6 +166,7 @@ def test_what_is_measured_and_what_serves_run_on_the_product_that_was_named() ->
         assert (selector == on_product) == (kind in (Stage.BENCHMARK, "deployment")), kind
 
 
+@pytest.mark.fault("F48")
 @settings(deadline=None)
 @given(name=st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True))
 def test_names_and_label_values_fit_whatever_the_object_is_called(name: str) -> None:
@@ -235,6 +236,7 @@ def test_each_stage_runs_in_the_image_that_has_its_programs() -> None:
     assert {images[s] for s in Stage} == {"jobs", "quantize", "TRANSFORMERS"}
 
 
+@pytest.mark.fault("F23")
 def test_a_refusal_ends_the_job_and_a_disruption_does_not_count() -> None:
     document = job(Stage.MERGE, spec(**{"jobs.defaults": {"retries": 5}}))
     rules = document["spec"]["podFailurePolicy"]["rules"]

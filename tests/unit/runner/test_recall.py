@@ -56,6 +56,7 @@ def test_a_release_that_was_never_published_is_named(published: Published) -> No
     assert "no release 00000000" in str(refusal)
 
 
+@pytest.mark.fault("F34")
 def test_a_release_whose_files_are_gone_is_refused_before_any_pod_starts(
     published: Published,
 ) -> None:
