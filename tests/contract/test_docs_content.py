@@ -57,6 +57,14 @@ def test_every_yaml_block_is_yaml() -> None:
             assert list(yaml.safe_load_all(block)), found.name
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_a_link_from_outside_of_the_site_leads_somewhere(name: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page(name).text)
+    near = [t for t in targets if "://" not in t]
+    assert near or name != "README.md"
+    assert [t for t in near if not (REPOSITORY / t).exists()] == []
+
+
 # --- commands ------------------------------------------------------------------------------------
 
 
@@ -95,7 +103,7 @@ def test_every_command_in_the_docs_is_understood(program: str) -> None:
     found = commands(*program.split())
     wrong = [(name, words, parsed(group, words)) for name, words in found]
     assert [w for w in wrong if w[-1]] == []
-    assert len(found) > 10
+    assert len(found) >= 5
 
 
 @pytest.mark.parametrize(
