@@ -83,7 +83,7 @@ def page() -> str:
 
 def _section(fault: str, texts: dict[str, str], tests: list[Marked]) -> str:
     lines = [f"## {fault}", "", f"{texts['fault']}.", ""]
-    lines += [f"- [{test.sentence}](../{test.path})" for test in tests]
+    lines += [f"- {test.sentence}: `{test.path}::{test.name}`" for test in tests]
     lines += [f"- **{word}:** {texts[word].rstrip('.')}." for word in _missing(texts)]
     return "\n".join([*lines, ""])
 
