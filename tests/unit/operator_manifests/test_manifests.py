@@ -271,6 +271,8 @@ def test_a_release_never_has_less_than_its_replicas_and_drains_within_its_grace(
     assert 0 < engine["lifecycle"]["preStop"]["sleep"]["seconds"] < 40
     probe = engine["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 15 * 60  # startDeadline
+    assert probe["exec"]["command"][-2:] == ["demo", "http://127.0.0.1:8000/v1/completions"]
+    assert "exec" not in engine["readinessProbe"], "a busy pod stays in"
 
 
 def test_replicas_of_a_release_lie_on_many_nodes_where_there_are_some() -> None:
