@@ -65,7 +65,19 @@ EVERYTHING: Json = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
     },
 }
-"""Values that turn all of it on."""
+"""Values that turn all of it on that an API server knows by itself."""
+MONITORED: Json = EVERYTHING | {
+    "metrics": {
+        **EVERYTHING["metrics"],
+        "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"prometheus": "main"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"prometheus": "main"},
+            "runbookPage": "https://docs.example/alerts",
+        },
+    }
+}
+"""And what needs the CRDs of the Prometheus operator."""
 NOTHING: Json = {
     "crds": {"enabled": False, "keep": False},
     "metrics": {"enabled": False},
