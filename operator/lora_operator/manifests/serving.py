@@ -190,7 +190,9 @@ def _pod(
         "initContainers": [fetch],
         "containers": [engine],
         "volumes": volumes,
-        "topologySpreadConstraints": [_on_many_nodes(release_selector(parent.name, action.release))],
+        "topologySpreadConstraints": [
+            _on_many_nodes(release_selector(parent.name, action.release))
+        ],
     }
     return on_product(pod, accelerator)
 
