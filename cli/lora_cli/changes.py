@@ -21,7 +21,7 @@ def rollback_of(spec: Mapping[str, Any], found: Status, target: str) -> dict[str
         spec: As it is.
         found: The object's status.
         target: A release's id, or its artifact's digest or the beginning of it; empty for the
-            newest release that does not serve.
+            newest release that is older than what serves.
 
     Raises:
         NothingToChange: There is no such release, or it is pinned already.
@@ -32,7 +32,8 @@ def rollback_of(spec: Mapping[str, Any], found: Status, target: str) -> dict[str
         digest = target if target.startswith("sha256:") else f"sha256:{target}"
         chosen = [i for i, d in known.items() if i == target or d.startswith(digest)]
     else:
-        chosen = [i for i in known if i != serves][:1]
+        newest_first = list(known)
+        chosen = newest_first[newest_first.index(serves) + 1 :][:1] if serves in known else []
     if not chosen:
         there = ", ".join(known) or "none"
         what = f"no release {target}" if target else "no earlier release"

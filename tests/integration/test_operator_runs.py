@@ -155,6 +155,9 @@ def test_an_autoscaler_scales_the_object_itself(stage: OperatorStage) -> None:
     stage.wait_for("Reconciling", "False")
     assert stage.condition("Ready")["status"] == "True"
     assert stage.jobs() == jobs
+    (budget,) = stage.kubectl.items("poddisruptionbudgets")
+    assert budget["metadata"]["generation"] == 1, "as the server has it, it is as intended"
+    assert budget["spec"]["selector"]["matchLabels"]["lora-operator.dev/release"] == stage.serves()
 
 
 def test_a_suspended_stage_ends_at_once_and_goes_on_later(stage: OperatorStage) -> None:
