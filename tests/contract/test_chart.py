@@ -56,8 +56,8 @@ def test_by_default_it_installs_crd_operator_and_cluster_wide_rights() -> None:
 def test_with_all_on_budget_network_policy_and_monitoring_come_with_it() -> None:
     documents = render(MONITORED | {"namespaces": ["red"]})
     assert kinds(documents) == [
-        CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Role",
-        "RoleBinding", "Service", "ServiceAccount", "ServiceMonitor",
+        "ConfigMap", CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule",
+        "Role", "RoleBinding", "Service", "ServiceAccount", "ServiceMonitor",
     ]  # fmt: skip
     named = [d["metadata"]["name"] for d in documents if d["kind"] not in (CRD, "ServiceAccount")]
     assert set(named) == {"models-operator"}

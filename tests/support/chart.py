@@ -75,9 +75,10 @@ MONITORED: Json = EVERYTHING | {
             "labels": {"prometheus": "main"},
             "runbookPage": "https://docs.example/alerts",
         },
+        "dashboard": {"enabled": True},
     }
 }
-"""And what needs the CRDs of the Prometheus operator."""
+"""And what the Prometheus operator and Grafana read."""
 NOTHING: Json = {
     "crds": {"enabled": False, "keep": False},
     "metrics": {"enabled": False},
