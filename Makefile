@@ -28,10 +28,11 @@ $(VENV)/.installed: requirements/dev.lock requirements/build.lock pyproject.toml
 	@UV_PYTHON=$(VENV) $(CACHE)/uv/bin/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-generate: venv ## write the CRD, the chart's copy and docs/api.md from crds/lora_api, the chart's README, recorded objects
+generate: venv ## write the CRD, the chart's copy and docs/api.md from crds/lora_api, the chart's README, recorded objects, docs/reliability.md
 	@$(BIN)/python -m lora_api.generate
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m chart
 	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m recorded_objects
+	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m reliability
 
 lock: venv ## resolve the hash-pinned requirement files again
 	@bash requirements/lock.sh $(CACHE)/uv/bin/uv

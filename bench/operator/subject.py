@@ -1,15 +1,12 @@
 """The operator that is measured: a process of its own, asked through its metrics."""
 
-import http.client
 import math
-import sys
 import time
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from localcluster.process import Process, free_ports
-from operator_process import IMAGES
+from operator_process import IMAGES, OperatorEndpoints
 
 WRITES = {"create", "apply", "patch", "replace", "update", "delete"}
 Samples = list[tuple[str, dict[str, str], float]]
@@ -25,57 +22,30 @@ class Subject:
     """
 
     def __init__(self, kubeconfig: Path, folder: Path, resync_seconds: float) -> None:
-        self._health, self._metrics = free_ports(2)
-        environment = {f"LORA_OPERATOR_{name}": image for name, image in IMAGES.items()}
-        self._process = Process(
-            "operator",
-            [sys.executable, "-m", "lora_operator",
-             "--health", f"http://127.0.0.1:{self._health}/healthz",
-             "--metrics", f"http://127.0.0.1:{self._metrics}/metrics"],
-            folder / "operator.log",
-            env=environment | {
-                "KUBECONFIG": str(kubeconfig),
-                "LORA_OPERATOR_RESYNC_SECONDS": str(resync_seconds),
-            },
-        )  # fmt: skip
+        settings = IMAGES | {"RESYNC_SECONDS": str(resync_seconds)}
+        log = folder / "operator.log"
+        self._operator = OperatorEndpoints(kubeconfig, log, settings, patience_seconds=60)
 
     def start(self) -> float:
         """Seconds until it answers liveness probes."""
         began = time.monotonic()
-        self._process.start()
-        self._process.wait_ready(self._is_alive)
+        self._operator.start()
         return time.monotonic() - began
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
+        self._operator.process.kill()
 
     def stop(self) -> float:
         """SIGTERM; seconds until it is gone."""
         began = time.monotonic()
-        self._process.stop(grace=20)
+        self._operator.process.stop(grace=20)
         return time.monotonic() - began
 
     def samples(self) -> Samples:
         """All metrics, as they are now."""
-        _, text = self._ask(self._metrics, "/metrics")
-        families = text_string_to_metric_families(text)
+        families = text_string_to_metric_families(self._operator.scrape())
         return [(s.name, s.labels, s.value) for family in families for s in family.samples]
-
-    def _is_alive(self) -> bool:
-        try:
-            return self._ask(self._health, "/healthz")[0] == 200
-        except OSError:
-            return False
-
-    def _ask(self, port: int, path: str) -> tuple[int, str]:
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        try:
-            link.request("GET", path)
-            answer = link.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            link.close()
 
 
 def value(samples: Samples, name: str) -> float:

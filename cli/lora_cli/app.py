@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from lora_api.gatespec import GateName
 from lora_api.naming import ANNOTATION_RETRY, deployment_name
 from lora_api.runbooks import RUNBOOKS
 from lora_api.status import Status
 from lora_api.times import rfc3339
 from lora_cli import render
+from lora_cli.changes import NothingToChange, approval_of, rollback_of, unpinning_of
 from lora_cli.gitops import git_patch, owner_of
 from lora_cli.kubectl import Kubectl, KubectlError
 from lora_cli.story import (
@@ -192,6 +194,43 @@ def resume(
 
 
 @app.command()
+def rollback(
+    name: Name,
+    release: Annotated[
+        str,
+        typer.Argument(help="Its id, or its artifact's digest; default is the newest before."),
+    ] = "",
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Follow the newest release again.")] = False,
+) -> None:
+    """Serve an earlier release, which stays until `--undo`; no stage runs for it."""
+    kubectl = Kubectl(namespace, context, kubeconfig)
+    document = kubectl.lora(name)
+    spec, found = document["spec"], status_of(document)
+    _change(kubectl, document, unpinning_of(spec) if undo else rollback_of(spec, found, release))
+    print(f"{name} changes its release; follow it: kubectl lora status {name} --watch")
+
+
+@app.command()
+def approve(
+    name: Name,
+    gate: Annotated[GateName, typer.Argument(help="That Failed or is Inconclusive.")],
+    reason: Annotated[str, typer.Option(help="For the record: who accepts it, and why.")],
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Accept what a gate says of the present artifact; another one is judged without it."""
+    kubectl = Kubectl(namespace, context, kubeconfig)
+    document = kubectl.lora(name)
+    change = approval_of(document["spec"], status_of(document), gate, reason)
+    _change(kubectl, document, change, if_unchanged=True)  # it replaces a list
+    print(f"{gate} of {name} is accepted for this artifact; it stands in spec.overrides")
+
+
+@app.command()
 def explain(
     reason: Annotated[
         str, typer.Argument(help="As status says it.", autocompletion=_complete_reason)
@@ -211,14 +250,23 @@ def _set_suspend(kubectl: Kubectl, name: str, value: bool) -> None:
     if bool(document["spec"].get("suspend")) is value:
         print(f"{name} is {done} already")
         return
-    owner = owner_of(document["metadata"])
-    if owner:
-        print(git_patch(document["metadata"], {"suspend": value}), end="")
-        raise NotDone(
-            f"{name} is synced by {owner}, which would undo it: change it in Git as above"
-        )
-    kubectl.patch(name, {"spec": {"suspend": value}})
+    _change(kubectl, document, {"suspend": value})
     print(f"{name} is {done}")
+
+
+def _change(
+    kubectl: Kubectl, document: dict[str, Any], spec: dict[str, Any], if_unchanged: bool = False
+) -> None:
+    """Change the spec, or show the change for Git where that holds it."""
+    metadata = document["metadata"]
+    if owner := owner_of(metadata):
+        print(git_patch(metadata, spec), end="")
+        raise NotDone(
+            f"{metadata['name']} is synced by {owner}, which would undo it: "
+            "change it in Git as above"
+        )
+    read = {"metadata": {"resourceVersion": metadata["resourceVersion"]}} if if_unchanged else {}
+    kubectl.patch(metadata["name"], {**read, "spec": spec})
 
 
 def _serving_target(found: Status, name: str) -> str:
@@ -257,7 +305,7 @@ def main() -> None:
     """Run a verb; what went wrong is one line on stderr."""
     try:
         app()
-    except (KubectlError, UnreadableStatus, NotDone) as error:
+    except (KubectlError, UnreadableStatus, NothingToChange, NotDone) as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_NOT_DONE)
     except KeyboardInterrupt:

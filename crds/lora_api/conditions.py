@@ -7,6 +7,8 @@ from pydantic import Field, StringConstraints
 
 from lora_api.base import ApiModel
 
+MAX_MESSAGE_CHARACTERS = 2048
+
 
 class ConditionType(StrEnum):
     """Positive polarity, but for the two that kstatus defines. Absent means Unknown."""
@@ -74,7 +76,7 @@ class Condition(ApiModel):
     type: Annotated[str, StringConstraints(max_length=64)]
     status: ConditionStatus
     reason: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z]+$")]
-    message: Annotated[str, StringConstraints(max_length=2048)] = ""
+    message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARACTERS)] = ""
     observed_generation: Annotated[int, Field(ge=0)]
     last_transition_time: str
 
@@ -95,7 +97,7 @@ def set_condition(
         type=kind,
         status=status,
         reason=reason,
-        message=message[:2048],
+        message=message[:MAX_MESSAGE_CHARACTERS],
         observed_generation=generation,
         last_transition_time=since,
     )

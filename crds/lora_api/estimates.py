@@ -28,6 +28,8 @@ GAIN_RETAINED = "GainRetained/task"
 PASS_RATE = "PassRate/task"  # noqa: S105 - a metric
 DIVERGENCE = "KullbackLeibler/task"
 TOP_TOKEN_AGREEMENT = "TopTokenAgreement/task"  # noqa: S105 - a metric
+_OF_ANY_SIGN = (GAIN_RETAINED, PASS_RATE, DIVERGENCE, TOP_TOKEN_AGREEMENT)
+"""Shares, differences and distances; all other comparisons are ratios of positive numbers."""
 _COMPARES = ":"
 
 
@@ -109,8 +111,8 @@ def estimate(measurements: Mapping[str, Mapping[str, str]], key: str) -> Estimat
     """Read a comparison.
 
     Raises:
-        MissingMeasurement: It is absent or unreadable, its bounds do not hold its value, or it says
-            not what it rests on.
+        MissingMeasurement: It is absent or unreadable, its bounds do not hold its value, it is a
+            ratio of positive numbers and not positive, or it says not what it rests on.
     """
     row = measurements.get(key)
     if row is None:
@@ -131,6 +133,8 @@ def estimate(measurements: Mapping[str, Mapping[str, str]], key: str) -> Estimat
     low, high = found.lower, found.upper
     if low is not None and high is not None and not low <= found.value <= high:
         raise MissingMeasurement(f"{key} has bounds that do not hold its value")
+    if found.value <= 0 and not key.startswith(_OF_ANY_SIGN):
+        raise MissingMeasurement(f"{key} is not positive, as a ratio of positive numbers is")
     if found.documents < 1 and found.blocks < 1:
         raise MissingMeasurement(f"{key} does not say how many documents or blocks it rests on")
     return found

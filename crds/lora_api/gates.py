@@ -13,11 +13,11 @@ Conditions: base (the base model), dynamic (base with the adapter unmerged), mer
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lora_api.base import ApiModel
 from lora_api.digests import digest_of
@@ -34,7 +34,7 @@ from lora_api.estimates import (
     finite,
 )
 from lora_api.estimates import MissingMeasurement as MissingMeasurement
-from lora_api.gatespec import GateMode, Gates
+from lora_api.gatespec import GateMode, Gates, Override
 
 Measurements = dict[str, dict[str, str]]
 
@@ -91,6 +91,8 @@ class GateResult(ApiModel):
     message: str = ""
     recipe_can_help: bool = True
     """False when another quantization recipe cannot change the verdict."""
+    accepted: str = ""
+    """Why the verdict does not count for this artifact, by `spec.overrides`."""
 
 
 class Judgement(ApiModel):
@@ -106,6 +108,7 @@ class Judgement(ApiModel):
             g
             for g in self.gates
             if g.mode is GateMode.ENFORCE
+            and not g.accepted
             and g.verdict not in (Verdict.PASSED, Verdict.NOT_APPLICABLE)
         ]
 
@@ -349,7 +352,7 @@ def interval_text(seen: Estimate, show: Callable[[Fraction], str] = change_of) -
 
 
 def _overall(results: Iterable[GateResult]) -> Verdict:
-    enforced = [r.verdict for r in results if r.mode is GateMode.ENFORCE]
+    enforced = [r.verdict for r in results if r.mode is GateMode.ENFORCE and not r.accepted]
     worst = max(enforced, key=SEVERITY.index, default=Verdict.NOT_APPLICABLE)
     # Nothing ungated serves: when no enforced gate applies, nobody has vouched for the model.
     return Verdict.ERROR if worst is Verdict.NOT_APPLICABLE else worst
@@ -370,6 +373,26 @@ def judge(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Ju
     return _judge(_quality_gates(gates, measurements, part) + _speed_gates(gates, measurements))
 
 
-def gates_hash(gates: Gates) -> str:
+def accept(judgement: Judgement, reasons: Mapping[str, str]) -> Judgement:
+    """The judgement with accepted exceptions, by gate; what is no number stays an Error."""
+    results = [
+        g.model_copy(update={
+            "accepted": reasons[g.name],
+            "message": f"accepted: {reasons[g.name]}" + (f" ({g.message})" if g.message else ""),
+        })
+        if g.name in reasons and g.verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE)
+        else g
+        for g in judgement.gates
+    ]  # fmt: skip
+    return Judgement(verdict=_overall(results), gates=results)
+
+
+def gates_hash(gates: Gates, overrides: Sequence[Override] = ()) -> str:
     """Identity of a judgement's rules, for the store's paths."""
-    return digest_of(gates.to_json()).removeprefix("sha256:")[:16]
+    return digest_of(rules_document(gates, overrides)).removeprefix("sha256:")[:16]
+
+
+def rules_document(gates: Gates, overrides: Sequence[Override]) -> dict[str, Any]:
+    """What judgements are made by; without exceptions it is the gates alone."""
+    exceptions = {"overrides": [o.to_json() for o in overrides]} if overrides else {}
+    return gates.to_json() | exceptions

@@ -1,8 +1,11 @@
 """`spec.gates`: the limits that a model must keep to serve; `gates` judges by them."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from lora_api.base import ApiModel, Percent
+from pydantic import StringConstraints
+
+from lora_api.base import ApiModel, Digest, Percent
 
 
 class GateMode(StrEnum):
@@ -93,3 +96,28 @@ class Gates(ApiModel):
     weights_size: WeightsSizeGate = WeightsSizeGate()
     decode_speed: DecodeSpeedGate = DecodeSpeedGate()
     first_token: FirstTokenGate = FirstTokenGate()
+
+
+class GateName(StrEnum):
+    """The gates by name."""
+
+    TASK_QUALITY = "taskQuality"
+    GAIN_RETAINED = "gainRetained"
+    GENERAL_QUALITY = "generalQuality"
+    PASS_RATE = "passRate"  # noqa: S105 - a gate
+    WEIGHTS_SIZE = "weightsSize"
+    DECODE_SPEED = "decodeSpeed"
+    FIRST_TOKEN = "firstToken"  # noqa: S105 - a gate
+
+
+class Override(ApiModel):
+    """An accepted exception: this gate's Failed or Inconclusive does not count for this artifact.
+
+    An Error is never accepted: a number that is missing vouches for nothing. Another artifact is
+    judged without it. It stands in the verdict's record beside the release.
+    """
+
+    digest: Digest
+    """Of the artifact, `status.artifact.digest`."""
+    gate: GateName
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=512)]

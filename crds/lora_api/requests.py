@@ -51,7 +51,7 @@ class StageRequests:
         call = StageCall(
             stage=Stage.REPORT,
             parents=_measured_by(line),
-            parameters={"run": run, "gates": gates_hash(self.spec.gates)},
+            parameters={"run": run, "gates": self._rules},
         )
         return self._record(call, line, pins, run_id=run, default_image=image)
 
@@ -64,7 +64,7 @@ class StageRequests:
         call = StageCall(
             stage=Stage.PUBLISH,
             parents=_measured_by(line),
-            parameters={"release": line.release.id, "gates": gates_hash(self.spec.gates)},
+            parameters={"release": line.release.id, "gates": self._rules},
         )
         run = self.run_id(pins, image)
         return self._record(call, line, pins, run_id=run, release=line.release)
@@ -85,6 +85,10 @@ class StageRequests:
     ) -> StageRequest:
         document = self.spec.to_json()
         return self._request(call, pins, spec=document, judgement=line.judgement, **more)
+
+    @property
+    def _rules(self) -> str:
+        return gates_hash(self.spec.gates, self.spec.overrides or ())
 
     def _request(
         self, call: StageCall, sources: Mapping[str, PinnedSource], **more: Any

@@ -29,6 +29,11 @@ RUNBOOKS: Mapping[str, Runbook] = _read()
 """By reason; the typed reasons of `conditions` and `jobcontract`, all of them."""
 
 
+def anchor(reason: str) -> str:
+    """Where the page tells of a reason; GitHub and the site make the same of its heading."""
+    return reason.lower()
+
+
 _HEAD = """\
 # Runbooks
 
@@ -51,6 +56,7 @@ def runbook_page() -> str:
     for reason, entry in sorted(troubles.items()):
         lines += [f"## {reason}", "", entry.means, "", "**How to look**", "", entry.look]
         lines += ["", "**How to fix**", "", entry.fix, ""]
-    lines += ["## States that need no cure", "", "| reason | means |", "| --- | --- |"]
-    lines += [f"| `{r}` | {' '.join(b.means.split())} |" for r, b in sorted(states.items())]
-    return "\n".join(lines) + "\n"
+    lines += ["## States that need no cure", ""]
+    for reason, entry in sorted(states.items()):
+        lines += [f"### {reason}", "", entry.means, ""]
+    return "\n".join(lines).rstrip() + "\n"

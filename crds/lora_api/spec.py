@@ -25,7 +25,7 @@ from lora_api.base import (
     rules,
 )
 from lora_api.connections import Connection
-from lora_api.gatespec import Gates
+from lora_api.gatespec import Gates, Override
 from lora_api.podspec import Scheduling
 from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
 from lora_api.scoring import Scorer
@@ -409,6 +409,9 @@ class Spec(ApiModel):
     evaluation: Evaluation
     benchmark: Benchmark = Benchmark()
     gates: Gates = Gates()
+    overrides: Annotated[
+        list[Override] | None, Field(max_length=32, json_schema_extra=atomic())
+    ] = None
     artifact: ArtifactPlace
     serving: Serving = Serving()
     jobs: Jobs = Jobs()

@@ -28,7 +28,7 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class ApplyDeployment:
-    """Server-side apply the Deployment of a release."""
+    """Server-side apply the Deployment of a release, and the budget of its pods with it."""
 
     name: str
     release: str

@@ -49,6 +49,26 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
     return None
 
 
+def refusal_of_stored(image: str, allowed: Allowed, own_images: Iterable[str]) -> Trouble | None:
+    """Why an image that came out of the bucket may not run; whoever writes there chose it.
+
+    Args:
+        image: Of the object's first run, or of a pinned release; empty while it is unknown.
+        allowed: What the administrator allows besides the chart's own.
+        own_images: The chart's own.
+    """
+    patterns = (*allowed.images, *own_images)
+    if not image or any(fnmatchcase(image, p) for p in patterns):
+        return None
+    return Trouble(
+        ConditionReason.NOT_ALLOWED,
+        f"the bucket names the serving image {image}, which the administrator does not allow "
+        f"({', '.join(patterns) or 'none'}); name another in spec.serving.image, or have it added "
+        "to the chart's allowed.images",
+        Cure.CHANGE,
+    )
+
+
 def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_Named]:
     yield _Named("serving.image", spec.serving.image, images, "allowed.images")
     for place, name in (

@@ -51,6 +51,7 @@ PODS = Kind("v1", "Pod", "pods")
 DEPLOYMENTS = Kind("apps/v1", "Deployment", "deployments")
 SERVICES = Kind("v1", "Service", "services")
 EVENTS = Kind("v1", "Event", "events")
+BUDGETS = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 CHILDREN = (JOBS, PODS, DEPLOYMENTS, SERVICES)
 
 

@@ -24,6 +24,7 @@ from lora_operator.actions import (
     GiveUpRelease,
 )
 from lora_operator.cluster import (
+    BUDGETS,
     DEPLOYMENTS,
     EVENTS,
     JOBS,
@@ -38,6 +39,7 @@ from lora_operator.cluster import (
     Unavailable,
 )
 from lora_operator.intent import is_as_intended
+from lora_operator.manifests.budget import release_budget
 from lora_operator.manifests.events import event
 from lora_operator.manifests.jobs import stage_job
 from lora_operator.manifests.serving import release_deployment, release_service
@@ -67,15 +69,14 @@ class Executor:
             case DeleteJob():
                 await self._delete(JOBS, action.name, action.uid, action.why)
             case ApplyDeployment():
-                document = release_deployment(self._parent, self._spec(), self._settings, action)
-                await self._apply(DEPLOYMENTS, document)
+                await self._apply_deployment(action)
             case GiveUpRelease():
                 await self._give_up(action)
             case DeleteDeployment():
                 await self._delete(DEPLOYMENTS, action.name, action.uid, action.why)
             case ApplyService():
                 document = release_service(self._parent, self._spec(), action)
-                await self._apply(SERVICES, document)
+                await self._apply(SERVICES, document, self._parent.uid)
             case EmitEvent():
                 raise TypeError("events are posted with the status that they tell of")
 
@@ -89,19 +90,33 @@ class Executor:
             if live is not None and not _is_same_job(live, document, self._parent):
                 self._log("Job %s exists and is not ours; it is left alone", action.name)
 
-    async def _apply(self, kind: Kind, document: Json) -> None:
-        """Apply over the version that is read now, unless it is as intended or not ours."""
+    async def _apply_deployment(self, action: ApplyDeployment) -> None:
+        document = release_deployment(self._parent, self._spec(), self._settings, action)
+        uid = await self._apply(DEPLOYMENTS, document, self._parent.uid)
+        budget = release_budget(self._parent, action, uid) if uid else None
+        if budget:
+            await self._apply(BUDGETS, budget, uid)
+
+    async def _apply(self, kind: Kind, document: Json, owner_uid: str) -> str:
+        """Apply over the version that is read now, unless it is as intended or not ours.
+
+        Returns:
+            The object's uid; empty when it is another owner's or on its way out.
+        """
         name, namespace = document["metadata"]["name"], document["metadata"]["namespace"]
         live = await self._cluster.get(kind, namespace, name)
         if live is not None:
-            if not is_owned_by(live, self._parent.uid):
+            if not is_owned_by(live, owner_uid):
                 self._log("%s %s exists and is not ours; it is left alone", kind.kind, name)
-                return
-            if "deletionTimestamp" in live["metadata"] or is_as_intended(live, document):
-                return
+                return ""
+            if "deletionTimestamp" in live["metadata"]:
+                return ""
+            if is_as_intended(live, document):
+                return str(live["metadata"]["uid"])
             document = _over(document, live)
-        await self._cluster.apply(kind, document)
+        applied = await self._cluster.apply(kind, document)
         self._log("applied %s %s", kind.kind, name)
+        return str(applied["metadata"]["uid"])
 
     async def _give_up(self, action: GiveUpRelease) -> None:
         change = {

@@ -19,10 +19,11 @@ from lora_api.spec import parse_spec
 from lora_api.status import Phase
 from lora_api.times import rfc3339
 from lora_operator.actions import Action, CreateJob, DeleteJob
-from lora_operator.allowed import refusal_of
+from lora_operator.allowed import refusal_of, refusal_of_stored
 from lora_operator.failures import Cure, Trouble
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
+from lora_operator.promotion import living
 from lora_operator.rollout import Rollout, follow_rollout, start_given_up_releases_again
 from lora_operator.run import Run, follow_run
 from lora_operator.settings import Settings
@@ -62,7 +63,22 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         # Nothing is said before they are gone: what is on record now tells that they must go.
         return Plan(given_up, before, SOON_SECONDS)
     run = follow_run(view)
+    if refusal := _stored_image_refusal(view, run):
+        return _plan_stalled(observed, refusal, now)
     return _plan(view, run, follow_rollout(view, run))
+
+
+def _stored_image_refusal(view: View, run: Run) -> Trouble | None:
+    """Of images that nobody has vouched for yet: neither in status nor on a Deployment of ours."""
+    settings, wanted = view.settings, run.pin.wanted if run.pin else None
+    pinned = str(wanted.release.recipe["image"]) if wanted else ""
+    known = {view.spec.serving.image, view.before.image}
+    known |= {str(dict(d.recipe).get("image", "")) for d in living(view)}
+    for image in (run.resolution.image, pinned):
+        own = settings.serving_images.values()
+        if image not in known and (r := refusal_of_stored(image, settings.allowed, own)):
+            return r
+    return None
 
 
 def _plan(view: View, run: Run, rollout: Rollout) -> Plan:

@@ -16,6 +16,7 @@ from lora_operator.actions import EmitEvent
 from lora_operator.cluster import Cluster, Conflict, Denied, NotFound, Unavailable
 from lora_operator.denial import denial_events, with_denial
 from lora_operator.execute import Executor, post_event, write_status
+from lora_operator.linking import with_links
 from lora_operator.observe import observe_children, observe_object
 from lora_operator.observed import Observed, ObservedObject
 from lora_operator.plan import Plan
@@ -129,6 +130,7 @@ class Reconciler:
         if memory.denial:
             status = with_denial(status, memory.denial, parent.generation, at)
             events += denial_events(before, status)
+        status = with_links(status, self._settings.runbooks_url)
         if self._is_to_be_written(memory, before, status):
             await write_status(self._cluster, parent, status)
             memory.status_written_at = self._clock.monotonic()

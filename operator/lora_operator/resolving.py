@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from lora_api.digests import digest_of
+from lora_api.gates import rules_document
 from lora_api.jobcontract import PinnedSource, Stage, StageCall, StageResult
 from lora_api.line import recipes, source_names
 from lora_api.parameters import BenchmarkParameters, EvaluateParameters, QuantizeParameters
@@ -76,7 +77,7 @@ def identity_of(view: View) -> Identity:
         ],
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, spec.serving.image).to_hashed(),
-        "gates": spec.gates.to_json(),
+        "gates": rules_document(spec.gates, spec.overrides or ()),
     }
     return Identity(pins, StageCall(stage=Stage.RESOLVE, parameters={"walk": digest_of(walk)}))
 

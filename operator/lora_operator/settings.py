@@ -21,6 +21,7 @@ class Settings:
         resync_seconds: Longest time between two looks at an object.
         backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
         progress_seconds: Shortest time between two status writes that only move progress.
+        runbooks_url: Page of the runbooks, which conditions link; empty for no links.
     """
 
     jobs_image: str
@@ -35,6 +36,7 @@ class Settings:
     progress_seconds: float = 30.0
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
+    runbooks_url: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -74,6 +76,7 @@ class Settings:
             progress_seconds=float(env.get("PROGRESS_SECONDS", defaults.progress_seconds)),
             log_level=LogLevel(env.get("LOG_LEVEL", defaults.log_level)),
             log_format=LogFormat(env.get("LOG_FORMAT", defaults.log_format)),
+            runbooks_url=env.get("RUNBOOKS_URL", ""),
         )
 
 

@@ -265,7 +265,10 @@ def _gates_passed(run: Run) -> Finding:
     if judgement is None:
         return PENDING
     if judgement.verdict is Verdict.PASSED:
-        return Finding(TRUE, ConditionReason.GATES_PASSED, f"{judgement.summary} gates passed")
+        accepted = ", ".join(g.name for g in judgement.gates if g.accepted)
+        but = f"; accepted by spec.overrides: {accepted}" if accepted else ""
+        message = f"{judgement.summary} gates passed{but}"
+        return Finding(TRUE, ConditionReason.GATES_PASSED, message)
     rejection = _rejection(run)
     assert rejection is not None  # judged, and not passed
     return Finding(FALSE, rejection.reason, rejection.message)
@@ -282,8 +285,8 @@ def _rejection(run: Run) -> Trouble | None:
 def _rejection_message(judgement: Judgement) -> str:
     failed = "; ".join(_gate_line(g) for g in judgement.failed) or "no enforced gate applies"
     return (
-        f"{failed}. What served before serves on; correct the adapter, add a candidate recipe "
-        "or change spec.gates"
+        f"{failed}. What served before serves on; correct the adapter, add a candidate recipe, "
+        "change spec.gates or accept it for this artifact in spec.overrides"
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 from chart import (
     CHART,
     EVERYTHING,
+    MONITORED,
     NAMESPACE,
     NOTHING,
     HelmError,
@@ -52,11 +53,11 @@ def test_by_default_it_installs_crd_operator_and_cluster_wide_rights() -> None:
     ]  # fmt: skip
 
 
-def test_with_all_on_a_budget_and_a_network_policy_come_with_it() -> None:
-    documents = render(EVERYTHING | {"namespaces": ["red"]})
+def test_with_all_on_budget_network_policy_and_monitoring_come_with_it() -> None:
+    documents = render(MONITORED | {"namespaces": ["red"]})
     assert kinds(documents) == [
-        CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role", "RoleBinding",
-        "Service", "ServiceAccount",
+        "ConfigMap", CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule",
+        "Role", "RoleBinding", "Service", "ServiceAccount", "ServiceMonitor",
     ]  # fmt: skip
     named = [d["metadata"]["name"] for d in documents if d["kind"] not in (CRD, "ServiceAccount")]
     assert set(named) == {"models-operator"}
@@ -123,6 +124,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         progress_seconds=3,
         log_level=LogLevel.DEBUG,
         log_format=LogFormat.JSON,
+        runbooks_url="https://docs.example/lora/runbooks.html",
     )
 
 
@@ -216,6 +218,8 @@ def test_objects_are_named_by_the_release(release: str, name: str) -> None:
         {"crds": {"enable": False}},
         {"images": {"serving": {"vllm": "x"}}},
         {"settings": {"resyncSecond": 5}},
+        {"metrics": {"serviceMonitor": {"intervall": "5s"}}},
+        {"metrics": {"prometheusRule": {"enable": True}}},
         {"tolerations": [{"tolerationSecond": 5}]},
         {"resources": {"limit": {}}},
         {"topologySpreadConstraints": [{"topologykey": "zone"}]},
@@ -238,6 +242,7 @@ def test_a_misspelt_value_is_refused(values: Json) -> None:
         {"health": {"port": 80}},
         {"commonLabels": {"app.kubernetes.io/name": "mine"}},
         {"settings": {"progressSeconds": 0}},
+        {"metrics": {"serviceMonitor": {"interval": "soon"}}},
         {"podDisruptionBudget": {"maxUnavailable": "half"}},
         {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}},
     ],

@@ -57,7 +57,7 @@ ESCALATING = {"escalate", "bind", "impersonate", "deletecollection", "update"}
 ACTIONS: tuple[Action, ...] = (
     CreateJob("demo-merge", REQUEST),
     CreateJob("demo-merge", REQUEST),  # it exists by now
-    ApplyDeployment("demo-1", "12345678", "sha256:1", "default", RECIPE.to_json(), 1),
+    ApplyDeployment("demo-1", "12345678", "sha256:1", "default", RECIPE.to_json(), 2),
     ApplyService("demo", "12345678"),
     GiveUpRelease("demo-1", "uid", "why"),
     DeleteDeployment("demo-1", "uid", "why"),

@@ -1,6 +1,7 @@
 """The documentation builds as a site, its links hold, and a reader's browser asks nobody else."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from lora_api.runbooks import RUNBOOKS, anchor
 
 REPOSITORY = Path(__file__).parents[2]
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
@@ -66,6 +69,11 @@ def test_every_decision_is_in_the_navigation(site: Path) -> None:
     index = (site / "index.html").read_text()
     decisions = [p.stem for p in (REPOSITORY / "docs/adr").glob("*.md")]
     assert [d for d in decisions if f"adr/{d}.html" not in index] == []
+
+
+def test_every_reason_has_the_anchor_that_conditions_link(site: Path) -> None:
+    anchors = set(re.findall(r'id="([^"]+)"', (site / "runbooks.html").read_text()))
+    assert {anchor(reason) for reason in RUNBOOKS} - anchors == set()
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:

@@ -224,6 +224,7 @@ def test_publishing_again_changes_nothing(store: ObjectStore, tmp_path: Path) ->
     assert store.list() == before
 
 
+@pytest.mark.fault("F25")
 def test_two_that_publish_the_same_at_once_both_succeed(store: ObjectStore, tmp_path: Path) -> None:
     folder = model(tmp_path / "made")
     with ThreadPoolExecutor(4) as pool:

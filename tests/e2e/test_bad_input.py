@@ -169,6 +169,7 @@ def _secret_is_right(world: World) -> None:
     world.give_secret("corrected-later")
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize(
     ("name", "broken", "reason", "advice", "correct"),
     [

@@ -33,6 +33,7 @@ def test_two_fault_free_lives_are_alike(run_cases: RunCases, references: Referen
         assert complaints(outcome, references[outcome.part.name]) == []
 
 
+@pytest.mark.fault("F1", "F2", "F4")
 def test_killed_after_each_write_before_the_answer(
     run_cases: RunCases, references: References, subtests: pytest.Subtests
 ) -> None:
@@ -40,6 +41,7 @@ def test_killed_after_each_write_before_the_answer(
     judge(run_cases(cases), references, subtests)
 
 
+@pytest.mark.fault("F1", "F2", "F4", "F5", "F12")
 @pytest.mark.exhaustive
 def test_every_fault_at_every_write(
     run_cases: RunCases, references: References, subtests: pytest.Subtests

@@ -24,6 +24,7 @@ RunCases = Callable[[Sequence[Case]], list[Outcome]]
 KINDS = ("loradeployments", "jobs", "pods", "deployments", "services")
 
 
+@pytest.mark.fault("F6", "F7", "F9", "F11")
 def test_events_lost_repeated_late_or_ended_by_an_error(
     run_cases: RunCases, references: References, subtests: pytest.Subtests
 ) -> None:
@@ -45,6 +46,7 @@ def test_events_lost_repeated_late_or_ended_by_an_error(
     judge(run_cases(cases), references, subtests)
 
 
+@pytest.mark.fault("F10")
 def test_an_api_server_that_is_away_is_not_stormed(
     run_cases: RunCases, references: References, subtests: pytest.Subtests
 ) -> None:
@@ -55,6 +57,7 @@ def test_an_api_server_that_is_away_is_not_stormed(
     assert [o.name for o in outages if o.asked > 10 * 5.0] == [], "at most 10 requests a second"
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.exhaustive
 def test_each_event_of_a_child_is_lost_once(
     run_cases: RunCases, references: References, subtests: pytest.Subtests

@@ -23,6 +23,7 @@ def stage(control_plane: ControlPlane, kubectl: Kubectl, tmp_path: Path) -> Iter
         yield running
 
 
+@pytest.mark.fault("F14")
 def test_two_operators_at_once_do_everything_once(
     stage: OperatorStage, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -41,6 +42,7 @@ def test_two_operators_at_once_do_everything_once(
     assert "Traceback" not in stage.operator.log + second.log
 
 
+@pytest.mark.fault("F10")
 def test_an_api_server_that_restarts_is_waited_for(
     stage: OperatorStage, control_plane: ControlPlane
 ) -> None:
@@ -54,6 +56,7 @@ def test_an_api_server_that_restarts_is_waited_for(
     assert "Traceback" not in stage.operator.log
 
 
+@pytest.mark.fault("F20")
 def test_a_job_of_our_name_that_is_not_ours_is_told_and_left_alone(stage: OperatorStage) -> None:
     stage.stages.held.add("resolve")
     stage.apply()
@@ -73,6 +76,7 @@ def test_a_job_of_our_name_that_is_not_ours_is_told_and_left_alone(stage: Operat
     assert (live["resourceVersion"], "ownerReferences" in live) == (version, False)
 
 
+@pytest.mark.fault("F24")
 def test_a_stage_that_runs_out_of_memory_is_told_and_not_tried_for_ever(
     stage: OperatorStage,
 ) -> None:

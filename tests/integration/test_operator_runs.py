@@ -104,6 +104,7 @@ def test_a_new_adapter_takes_over_only_when_its_pods_are_ready(stage: OperatorSt
     stage.until("one Deployment is left", lambda: len(stage.kubectl.items("deployments")) == 1)
 
 
+@pytest.mark.fault("F36")
 def test_a_switched_release_bakes_and_the_former_one_takes_over_again_when_pods_are_lost(
     stage: OperatorStage,
 ) -> None:
@@ -139,6 +140,7 @@ def test_an_earlier_release_is_pinned_and_nothing_is_measured(stage: OperatorSta
     assert stage.stages.ran == []
 
 
+@pytest.mark.fault("F28", "F37")
 def test_an_autoscaler_scales_the_object_itself(stage: OperatorStage) -> None:
     stage.stages.prepared = True
     stage.apply()
@@ -153,6 +155,9 @@ def test_an_autoscaler_scales_the_object_itself(stage: OperatorStage) -> None:
     stage.wait_for("Reconciling", "False")
     assert stage.condition("Ready")["status"] == "True"
     assert stage.jobs() == jobs
+    (budget,) = stage.kubectl.items("poddisruptionbudgets")
+    assert budget["metadata"]["generation"] == 1, "as the server has it, it is as intended"
+    assert budget["spec"]["selector"]["matchLabels"]["lora-operator.dev/release"] == stage.serves()
 
 
 def test_a_suspended_stage_ends_at_once_and_goes_on_later(stage: OperatorStage) -> None:
@@ -170,6 +175,7 @@ def test_a_suspended_stage_ends_at_once_and_goes_on_later(stage: OperatorStage) 
     assert stage.stages.ran == WORK
 
 
+@pytest.mark.fault("F3")
 def test_a_killed_operator_goes_on_where_it_was_without_a_second_job(
     stage: OperatorStage,
 ) -> None:
@@ -188,6 +194,7 @@ def test_a_killed_operator_goes_on_where_it_was_without_a_second_job(
     assert len(stage.kubectl.items("jobs", "lora-operator.dev/stage=quantize")) == 1
 
 
+@pytest.mark.fault("F39")
 def test_a_wiped_status_is_rebuilt_without_any_work(stage: OperatorStage) -> None:
     stage.apply()
     stage.wait_for("Ready", "True")
@@ -199,6 +206,7 @@ def test_a_wiped_status_is_rebuilt_without_any_work(stage: OperatorStage) -> Non
     assert (stage.serves(), _uids(stage, "deployments")) == (serving, uids)
 
 
+@pytest.mark.fault("F18", "F19")
 def test_a_job_deleted_after_its_success_is_not_run_again(stage: OperatorStage) -> None:
     stage.apply()
     stage.wait_for("Ready", "True")
@@ -207,6 +215,7 @@ def test_a_job_deleted_after_its_success_is_not_run_again(stage: OperatorStage) 
     assert stage.stages.ran == WORK
 
 
+@pytest.mark.fault("F18")
 def test_a_job_deleted_while_it_runs_is_run_again_once(stage: OperatorStage) -> None:
     stage.stages.held.add("quantize")
     stage.apply()
@@ -224,6 +233,7 @@ def test_a_job_deleted_while_it_runs_is_run_again_once(stage: OperatorStage) -> 
     assert stage.stages.ran == WORK
 
 
+@pytest.mark.fault("F40", "F42")
 def test_a_recreated_object_reuses_all_that_is_stored(stage: OperatorStage) -> None:
     stage.apply()
     stage.wait_for("Ready", "True")
@@ -245,6 +255,7 @@ def test_a_missing_secret_waits_and_goes_on_by_itself(stage: OperatorStage) -> N
     stage.wait_for("Ready", "True")
 
 
+@pytest.mark.fault("F37")
 def test_what_is_changed_or_deleted_by_hand_is_restored(stage: OperatorStage) -> None:
     stage.stages.prepared = True
     stage.apply()
@@ -258,6 +269,7 @@ def test_what_is_changed_or_deleted_by_hand_is_restored(stage: OperatorStage) ->
     stage.wait_for("Ready", "True")
 
 
+@pytest.mark.fault("F38")
 def test_somebody_elses_service_of_our_name_is_left_alone(stage: OperatorStage) -> None:
     stage.stages.prepared = True
     stage.kubectl("create", "service", "clusterip", NAME, "--tcp=80:80")
@@ -267,6 +279,7 @@ def test_somebody_elses_service_of_our_name_is_left_alone(stage: OperatorStage) 
     assert stage.kubectl.get("service", NAME)["metadata"]["resourceVersion"] == version
 
 
+@pytest.mark.fault("F45")
 def test_a_missing_right_is_named_and_work_goes_on_once_it_is_granted(
     stage: OperatorStage,
 ) -> None:
@@ -291,6 +304,7 @@ def test_a_missing_right_is_named_and_work_goes_on_once_it_is_granted(
     stage.wait_for("Ready", "True")
 
 
+@pytest.mark.fault("F45")
 def test_a_quota_is_named_too(stage: OperatorStage) -> None:
     stage.stages.prepared = True
     stage.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
@@ -301,6 +315,7 @@ def test_a_quota_is_named_too(stage: OperatorStage) -> None:
     stage.wait_for("Ready", "True")
 
 
+@pytest.mark.fault("F42")
 def test_a_deleted_object_leaves_nothing_behind(stage: OperatorStage) -> None:
     stage.stages.held.add("merge")
     stage.apply()

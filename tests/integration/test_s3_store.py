@@ -126,6 +126,7 @@ def test_a_server_that_dies_makes_us_wait_and_what_was_stored_is_there_when_it_i
         assert has_artifact(store, digest)
 
 
+@pytest.mark.fault("F33")
 def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
     with S3Server(tmp_path / "s3", max_requests=2) as server:
         store = open_bucket(server)
@@ -151,6 +152,7 @@ artifacts.publish_artifact(store, Path(folder), done)
 """
 
 
+@pytest.mark.fault("F23")
 def test_a_publisher_killed_between_files_leaves_no_artifact_and_the_next_one_completes_it(
     server: S3Server, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ CUTS: dict[str, tuple[str, str, dict[str, int]]] = {
 }
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize("kind", CUTS)
 def test_an_upload_that_fails_leaves_no_manifest_and_a_rerun_converges(
     world: World, kind: str
@@ -135,6 +136,7 @@ def test_a_fault_that_passes_is_waited_for(world: World, kind: str) -> None:
     assert has_artifact(world.direct, world.digest)
 
 
+@pytest.mark.fault("F33")
 def test_a_document_whose_reply_was_lost_is_ours(world: World) -> None:
     patient = PatientStore(world.store, sleep=lambda _: world.proxy.heal())
     with world.proxy.fault("limit_data", "downstream", bytes=26):  # `100 Continue` and no more
@@ -144,6 +146,7 @@ def test_a_document_whose_reply_was_lost_is_ours(world: World) -> None:
     assert content.data == b"ours"
 
 
+@pytest.mark.fault("F33")
 def test_a_slow_link_is_slow_and_nothing_else(world: World) -> None:
     with world.proxy.fault("bandwidth", "upstream", rate=8000):
         publish_artifact(world.store, world.model)
@@ -202,6 +205,7 @@ def test_a_wrong_beginning_is_found_out_and_fetched_anew(world: World) -> None:
     assert hash_folder(world.folder / "fetched").digest == world.digest
 
 
+@pytest.mark.fault("F34")
 def test_an_object_that_is_corrupted_afterwards_is_no_artifact_and_is_repaired(
     world: World,
 ) -> None:
@@ -228,6 +232,7 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused_by_the_server(world:
     assert not [o for o in world.direct.list() if o.key.endswith("manifest.json")]
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -252,6 +257,7 @@ def test_keys_that_are_refused_are_told_without_a_key_and_not_waited_for(
     assert not world.has_manifest()
 
 
+@pytest.mark.fault("F34")
 def test_a_bucket_that_is_gone_is_told(world: World) -> None:
     world.direct.client.delete_bucket(Bucket=world.bucket)
     with pytest.raises(Waiting) as caught:

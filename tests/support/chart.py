@@ -27,6 +27,7 @@ EVERYTHING: Json = {
         "secrets": ["s3-*", "hub"],
     },
     "clusterName": "eu-1",
+    "runbooksUrl": "https://docs.example/lora/runbooks.html",
     "replicas": 2,
     "images": {
         "serving": {"VLLM": "registry.example/vllm@sha256:1", "TRANSFORMERS": "serve:1"},
@@ -64,7 +65,20 @@ EVERYTHING: Json = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
     },
 }
-"""Values that turn all of it on."""
+"""Values that turn all of it on that an API server knows by itself."""
+MONITORED: Json = EVERYTHING | {
+    "metrics": {
+        **EVERYTHING["metrics"],
+        "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"prometheus": "main"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"prometheus": "main"},
+            "runbookPage": "https://docs.example/alerts",
+        },
+        "dashboard": {"enabled": True},
+    }
+}
+"""And what the Prometheus operator and Grafana read."""
 NOTHING: Json = {
     "crds": {"enabled": False, "keep": False},
     "metrics": {"enabled": False},

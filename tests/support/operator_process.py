@@ -3,6 +3,7 @@
 import base64
 import http.client
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,59 @@ def grant(kubectl: Kubectl, rules: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
+class OperatorEndpoints:
+    """`python -m lora_operator` with its endpoints on free ports.
+
+    Args:
+        kubeconfig: Whose rights it has.
+        log: Where it logs to.
+        settings: Variables, without `LORA_OPERATOR_`.
+        patience_seconds: How long an endpoint may take to answer.
+    """
+
+    def __init__(
+        self, kubeconfig: Path, log: Path, settings: Mapping[str, str], patience_seconds: float = 2
+    ) -> None:
+        self._health_port, self._metrics_port = free_ports(2)
+        self._patience_seconds = patience_seconds
+        self.process = Process(
+            "operator",
+            [sys.executable, "-m", "lora_operator",
+             "--health", f"http://127.0.0.1:{self._health_port}/healthz",
+             "--metrics", f"http://127.0.0.1:{self._metrics_port}/metrics"],
+            log,
+            env={f"LORA_OPERATOR_{k}": v for k, v in settings.items()}
+            | {"KUBECONFIG": str(kubeconfig), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it and wait until it answers liveness probes."""
+        self.process.start()
+        self.process.wait_ready(self._is_alive)
+
+    def scrape(self) -> str:
+        """Its metrics, as Prometheus reads them."""
+        return self._ask(self._metrics_port, "/metrics")[1]
+
+    def _is_alive(self) -> bool:
+        try:
+            return self._ask(self._health_port, "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def _ask(self, port: int, path: str) -> tuple[int, str]:
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=self._patience_seconds)
+        try:
+            link.request("GET", path)
+            answer = link.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            link.close()
+
+
 @dataclass
 class OperatorProcess:
-    """`python -m lora_operator` for one namespace; it can be killed and started again."""
+    """The operator for one namespace; it can be killed and started again."""
 
     kubectl: Kubectl
     server: str
@@ -53,57 +104,35 @@ class OperatorProcess:
 
     def __post_init__(self) -> None:
         grant(self.kubectl, chart_rules())
-        self._port, self._metrics_port = free_ports(2)
         settings = IMAGES | QUICK | {"NAMESPACES": self.kubectl.namespace} | self.settings
-        self._process = Process(
-            "operator",
-            [sys.executable, "-m", "lora_operator",
-             "--health", f"http://127.0.0.1:{self._port}/healthz",
-             "--metrics", f"http://127.0.0.1:{self._metrics_port}/metrics"],
-            self.folder / "operator.log",
-            env={f"LORA_OPERATOR_{k}": v for k, v in settings.items()}
-            | {"KUBECONFIG": str(self._kubeconfig()), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        self._operator = OperatorEndpoints(
+            self._kubeconfig(), self.folder / "operator.log", settings
+        )
 
     def __enter__(self) -> "OperatorProcess":
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stop(grace=20)
+        self._operator.process.stop(grace=20)
 
     def start(self) -> None:
         """Start it and wait until it answers liveness probes."""
-        self._process.start()
-        self._process.wait_ready(self._is_alive)
+        self._operator.start()
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
+        self._operator.process.kill()
 
     @property
     def log(self) -> str:
         """All that it has said."""
-        return self._process.log.read_text() if self._process.log.exists() else ""
+        log = self._operator.process.log
+        return log.read_text() if log.exists() else ""
 
     def scrape(self) -> str:
         """Its metrics, as Prometheus reads them."""
-        return self._ask(self._metrics_port, "/metrics")[1]
-
-    def _is_alive(self) -> bool:
-        try:
-            return self._ask(self._port, "/healthz")[0] == 200
-        except OSError:
-            return False
-
-    def _ask(self, port: int, path: str) -> tuple[int, str]:
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        try:
-            link.request("GET", path)
-            answer = link.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            link.close()
+        return self._operator.scrape()
 
     def _kubeconfig(self) -> Path:
         token = self.kubectl("create", "token", ACCOUNT, "--duration=1h").strip()

@@ -71,6 +71,8 @@ class World:
     changes: dict[str, Any] = field(default_factory=dict)
     task_quality: dict[int, float] = field(default_factory=dict)
     """Quantized task perplexity over merged, by group size; 1.01 where unset."""
+    bucket_image: str = ""
+    """The serving image that the bucket names for the object; the default one where unset."""
 
     def __post_init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -432,7 +434,7 @@ class World:
             digest = self.digest_of_uri.get(source.uri) or digest_of([source.key, content])
             pins[name] = source.model_copy(update={"digest": digest, "revision": content})
         digests = {n: p.digest for n, p in pins.items()}
-        image = spec.serving.image or request.default_image
+        image = spec.serving.image or self.bucket_image or request.default_image
         line = walk(spec, "demo", digests, image, lambda c: self.store.get(c.input_hash))
         return StageResult(
             stage=Stage.RESOLVE, input_hash=request.call.input_hash, pins=pins, image=image,

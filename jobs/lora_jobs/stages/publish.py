@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_api import layout
 from lora_api.base import ApiModel
-from lora_api.gates import Judgement, Measurements, gates_hash
+from lora_api.gates import Judgement, Measurements, gates_hash, rules_document
 from lora_api.jobcontract import PinnedSource, Reason, Release, StageRequest, StageResult
 from lora_api.line import Line, walk
 from lora_api.spec import Spec, parse_spec
@@ -113,10 +113,10 @@ def _write_verdict(
 ) -> None:
     document: dict[str, Any] = {
         "release": release.id,
-        "gates": spec.gates.to_json(),
+        "gates": rules_document(spec.gates, spec.overrides or ()),
         "judgement": judgement.to_json(),
     }
-    key = layout.verdict(name, release.id, gates_hash(spec.gates))
+    key = layout.verdict(name, release.id, gates_hash(spec.gates, spec.overrides or ()))
     create_or_adopt_json(store, key, document)
 
 

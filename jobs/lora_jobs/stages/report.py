@@ -50,7 +50,7 @@ def run(context: StageContext) -> StageResult:
         scores=_record(context, line, Stage.EVALUATE),
         provenance=_provenance(context, line),
     )
-    prefix = layout.report(request.run_id, gates_hash(spec.gates))
+    prefix = layout.report(request.run_id, gates_hash(spec.gates, spec.overrides or ()))
     as_json, as_html = render(document, context.work / "report")
     context.outputs.put_file(f"{prefix}/{as_json.name}", as_json, "application/json")
     uri = context.outputs.put_file(f"{prefix}/{as_html.name}", as_html, "text/html; charset=utf-8")

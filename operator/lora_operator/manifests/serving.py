@@ -52,6 +52,7 @@ from lora_operator.manifests.pods import (
     resources,
     scratch,
 )
+from lora_operator.manifests.probes import engine_probes
 from lora_operator.observed import ObservedObject, Switch
 from lora_operator.settings import Settings
 
@@ -60,7 +61,6 @@ PORT_NAME = "http"
 _ENGINE_REQUESTS = {"cpu": "250m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
 _FETCH_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 _WEEK_SECONDS = 604_800
-_PROBE_PERIOD_SECONDS = 5
 _LONGEST_PRE_STOP_SECONDS = 15
 """For endpoints to be taken out everywhere before the engine stops listening."""
 
@@ -236,8 +236,7 @@ def _engine_container(
     serving = spec.serving
     grace_seconds = serving.termination_grace_period_seconds
     pre_stop_seconds = max(1, min(_LONGEST_PRE_STOP_SECONDS, grace_seconds // 4))
-    healthy = {"httpGet": {"path": runtime.health_path, "port": PORT_NAME}}
-    limit_seconds = seconds_of(serving.strategy.start_deadline)
+    start_seconds = seconds_of(serving.strategy.start_deadline)
     command = _command(recipe)
     container: Json = {
         "name": ENGINE_CONTAINER,
@@ -251,18 +250,8 @@ def _engine_container(
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop_seconds}}},
-        "startupProbe": healthy | {
-            "periodSeconds": _PROBE_PERIOD_SECONDS,
-            "timeoutSeconds": 5,
-            "failureThreshold": max(1, limit_seconds // _PROBE_PERIOD_SECONDS),
-        },
-        "readinessProbe": healthy | {
-            "periodSeconds": _PROBE_PERIOD_SECONDS, "timeoutSeconds": 5, "failureThreshold": 3,
-        },
-        "livenessProbe": healthy | {
-            "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6,
-        },
-    }  # fmt: skip
+        **engine_probes(runtime, recipe.model_name, PORT_NAME, start_seconds),
+    }
     return container | ({"workingDir": command.working_dir} if command.working_dir else {})
 
 

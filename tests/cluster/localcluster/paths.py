@@ -3,6 +3,7 @@
 All state is under one cache folder; nothing is written to the checkout:
 
     tools/NAME-HASH/   binaries built from Go modules, by the hash of what goes into them
+    tools/debian-NAME/ a Debian package, unpacked
     bin/               links to the tools built last (kubectl, ctr, versitygw ...)
     go/HASH/           a Go toolchain, only where the machine has none
     pki/HASH/          certificates, kept so that a kubeconfig stays valid over down and up

@@ -54,7 +54,7 @@ class Watchman:
                 bool(write.document["metadata"].get("resourceVersion")),
                 "a status is written over the version that was read", write,
             )  # fmt: skip
-        known = ("jobs", "services", "deployments", "events", PLURAL)
+        known = ("jobs", "services", "deployments", "poddisruptionbudgets", "events", PLURAL)
         self._hold(address.plural in known, "only our kinds are written", write)
         is_status = address.plural != PLURAL or address.part == "status"
         self._hold(is_status, "the object itself stays the user's", write)

@@ -18,11 +18,13 @@ from lora_api.gates import (
     Judgement,
     Measurements,
     Verdict,
+    accept,
     at_concurrency,
+    gates_hash,
     judge,
     judge_quality,
 )
-from lora_api.gatespec import Gates
+from lora_api.gatespec import GateName, Gates, Override
 
 TASK = comparison(TASK_PERPLEXITY, "quantized", "merged")
 GENERAL = comparison(GENERAL_PERPLEXITY, "quantized", "merged")
@@ -77,6 +79,7 @@ LIMITS = [
 """Gate, what it looks at, its default limit, and on which side of it is bad."""
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(("gate", "key", "limit", "bad"), LIMITS)
 def test_the_whole_interval_decides_and_each_gate_decides_for_all(
     gate: str, key: str, limit: str, bad: int
@@ -173,6 +176,7 @@ def test_without_an_interval_nothing_passes() -> None:
         assert gate_of(judgement, gate).interval == ""
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("bad", ["nan", "inf", "", "n/a", "1e400"])
 @pytest.mark.parametrize("field", ["value", "lower", "upper"])
 @pytest.mark.parametrize("key", [TASK, GAIN, RETAINED, SPEED, TTFT])
@@ -182,6 +186,20 @@ def test_what_is_no_proper_number_is_an_error_and_never_passes(
     rows = good()
     rows[key] = rows[key] | {field: bad}
     assert judge(Gates(), rows).verdict is Verdict.ERROR
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("key", [TASK, GENERAL, GAIN, SPEED, TTFT])
+def test_a_ratio_that_is_not_positive_is_an_error_though_less_may_be_better(
+    key: str, value: str
+) -> None:
+    assert judge(Gates(), bounded(key, value, value, value)).verdict is Verdict.ERROR
+
+
+def test_a_share_of_a_gain_may_be_negative_and_fails() -> None:
+    rows = bounded(RETAINED, "-0.2", "-0.3", "-0.1")
+    assert gate_of(judge(Gates(), rows), "gainRetained").verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize(
@@ -207,6 +225,7 @@ def test_weight_bytes_that_are_no_proper_number_are_an_error(bad: str, condition
     assert judge(Gates(), rows).verdict is Verdict.ERROR
 
 
+@pytest.mark.fault("F31")
 def test_nothing_measured_is_an_error() -> None:
     assert judge(Gates(), {}).verdict is Verdict.ERROR
 
@@ -241,6 +260,43 @@ def test_right_answers_are_judged_in_points_where_a_scorer_is_given(
     assert found.observed == f"{float(value):+.1%}"
     unlike = gate_of(judge(Gates(), good() | rates), "passRate")
     assert unlike.verdict is Verdict.ERROR, "half of a comparison is none"
+
+
+def test_an_accepted_exception_is_told_and_does_not_decide() -> None:
+    failed = judge(Gates(), bounded(TTFT, "1.5", "1.4", "1.6"))
+    assert failed.verdict is Verdict.FAILED
+    accepted = accept(failed, {"firstToken": "batch traffic, ticket 4711"})
+    assert accepted.verdict is Verdict.PASSED
+    assert accepted.summary == "5/6"
+    found = gate_of(accepted, "firstToken")
+    assert (found.verdict, found.accepted) == (Verdict.FAILED, "batch traffic, ticket 4711")
+    assert found.message.startswith("accepted: batch traffic, ticket 4711")
+    assert accept(failed, {"decodeSpeed": "no need"}).verdict is Verdict.FAILED
+
+
+def test_a_missing_number_is_never_accepted() -> None:
+    without = {k: row for k, row in good().items() if k != TTFT}
+    everything = {name.value: "whatever" for name in GateName}
+    assert accept(judge(Gates(), without), everything).verdict is Verdict.ERROR
+
+
+def test_with_every_gate_accepted_nobody_has_vouched() -> None:
+    rows = good() | {k: {**r, "value": "9", "lower": "8", "upper": "10"}
+                     for k, r in good().items() if k in (TASK, GENERAL, TTFT)}  # fmt: skip
+    only = Gates.model_validate(
+        {n.value: {"mode": "Disabled"} for n in GateName if n != "firstToken"}
+    )
+    assert accept(judge(only, rows), {"firstToken": "why not"}).verdict is Verdict.ERROR
+
+
+def test_every_gate_has_a_name_for_overrides() -> None:
+    assert {n.value for n in GateName} == set(Gates().to_json())
+
+
+def test_rules_without_exceptions_keep_the_hash_that_they_had() -> None:
+    exception = Override(digest="sha256:" + "0" * 64, gate=GateName.FIRST_TOKEN, reason="r")
+    assert gates_hash(Gates(), []) == gates_hash(Gates())
+    assert gates_hash(Gates(), [exception]) != gates_hash(Gates())
 
 
 def test_a_dry_run_gate_is_reported_and_does_not_decide() -> None:

@@ -85,6 +85,7 @@ def test_a_small_result_is_plain_json_with_its_notes() -> None:
     assert parse_outcome(result.to_termination_message()) == result
 
 
+@pytest.mark.fault("F48")
 def test_what_cannot_fit_is_an_error_and_not_half_a_message() -> None:
     with pytest.raises(ValueError, match="exceeds"):
         resolved(60, 30).to_termination_message()
@@ -95,6 +96,7 @@ def test_a_failure_is_read_as_one() -> None:
     assert parse_outcome(failure.model_dump_json(by_alias=True)) == failure
 
 
+@pytest.mark.fault("F32")
 @settings(deadline=None)
 @given(st.one_of(st.text(), st.sampled_from(["1", "[]", '"packed"', "null", "{}"]),
                  st.text().map(lambda t: f'{{"packed": "{t}"}}')))  # fmt: skip

@@ -129,6 +129,70 @@ def test_a_retry_sets_the_annotation_even_under_gitops(tmp_path: Path) -> None:
     assert "--field-manager=kubectl-lora" in words
 
 
+def change_of(words: list[str]) -> Any:
+    (patch,) = [w for w in words if w.startswith("--patch=")]
+    return json.loads(patch.removeprefix("--patch="))
+
+
+def test_a_rollback_pins_the_release_before_the_one_that_serves(tmp_path: Path) -> None:
+    world = serving_world()
+    first = world.status["serving"]["release"]
+    world.edit(adapters=[{"uri": "s3://models/other"}])
+    world.settle()
+    assert world.status["serving"]["release"] != first
+    kubectl = recorded(tmp_path, world)
+    assert kubectl.plugin("rollback", "demo")["code"] == 0
+    (words,) = kubectl.written
+    change = change_of(words)
+    assert change == {"spec": {"serving": {"pin": first}}}
+    world.edit(**{"serving.pin": first})
+    world.settle()
+    assert world.status["serving"]["release"] == first
+    assert "--undo" in kubectl.plugin("rollback", "--help")["out"]
+
+
+def test_a_rollback_to_a_release_that_is_none_says_which_there_are(tmp_path: Path) -> None:
+    world = serving_world()
+    kubectl, serves = recorded(tmp_path, world), world.status["serving"]["release"]
+    shown = kubectl.plugin("rollback", "demo", "0123abcd")
+    assert (shown["code"], shown["err"]) == (
+        1, f"there is no release 0123abcd; there are: {serves}\n",
+    )  # fmt: skip
+    assert "no earlier release" in kubectl.plugin("rollback", "demo")["err"]
+    assert "no release is pinned" in kubectl.plugin("rollback", "demo", "--undo")["err"]
+    assert kubectl.written == []
+
+
+def test_an_approval_is_bound_to_the_artifact_and_keeps_the_others(tmp_path: Path) -> None:
+    world = World(task_quality={128: 1.08})
+    world.settle()
+    digest = world.status["artifact"]["digest"]
+    earlier = {"digest": "sha256:" + "0" * 64, "gate": "firstToken", "reason": "old"}
+    world.edit(overrides=[earlier])
+    world.settle()
+    kubectl = recorded(tmp_path, world, resourceVersion="77")
+    shown = kubectl.plugin("approve", "demo", "taskQuality", "--reason", "ticket 4711")
+    assert shown["code"] == 0, shown["err"]
+    (words,) = kubectl.written
+    accepted = {"digest": digest, "gate": "taskQuality", "reason": "ticket 4711"}
+    assert change_of(words) == {
+        "metadata": {"resourceVersion": "77"}, "spec": {"overrides": [earlier, accepted]},
+    }  # fmt: skip
+    world.edit(overrides=[earlier, accepted])
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_only_what_failed_or_is_undecided_can_be_approved(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    shown = kubectl.plugin("approve", "demo", "taskQuality", "--reason", "why not")
+    assert (shown["code"], shown["err"]) == (
+        1, "gate taskQuality is Passed: there is nothing to accept\n",
+    )  # fmt: skip
+    assert kubectl.plugin("approve", "demo", "noSuchGate", "--reason", "x")["code"] == 64
+    assert kubectl.written == []
+
+
 def test_suspend_and_resume_write_one_field(tmp_path: Path) -> None:
     kubectl = recorded(tmp_path, serving_world())
     assert kubectl.plugin("suspend", "demo")["out"] == "demo is suspended\n"

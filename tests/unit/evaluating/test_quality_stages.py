@@ -1,6 +1,7 @@
 """The stages quantize and evaluate as Jobs run them, on a random Llama of two layers."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lora_api.jobcontract import Progress, Reason, Stage, StageResult
 from lora_api.parameters import EvaluateParameters, QuantizeParameters
 from lora_jobs.errors import Refused
 from stagecontexts import FolderInputs, MemoryOutputs, digest_of_folder, stage_context
-from tinyllama import sentences, write_llama, write_lora, write_merged, write_texts
+from tinyllama import CORPUS, sentences, write_llama, write_lora, write_merged, write_texts
 
 pytestmark = pytest.mark.model
 
@@ -20,6 +21,13 @@ QUANTIZE = QuantizeParameters(
     bits=4, group_size=32, damping="0.05", samples=8, sequence_length=64
 ).to_hashed()
 EVALUATE = EvaluateParameters(context_length=64).to_hashed()
+
+
+def notes(count: int, start: int) -> list[str]:
+    """Texts of the model's words that share no phrase with `sentences`."""
+    words = sorted({word for text in CORPUS for word in text.split()})
+    return [f"Note {i}: {' '.join(random.Random(i).choices(words, k=16))}"
+            for i in range(start, start + count)]  # fmt: skip
 
 
 class Run:
@@ -33,7 +41,7 @@ class Run:
         self.merged = digest_of_folder(merged)
         sources = {"base": base, "adapter0": adapter}
         texts = {
-            "calibration0": sentences(40, start=100), "calibration1": sentences(20, start=200),
+            "calibration0": notes(40, start=100), "calibration1": notes(20, start=200),
             "task": sentences(10), "general": sentences(10, start=50),
         }  # fmt: skip
         for name, records in texts.items():
@@ -127,7 +135,7 @@ def test_a_record_in_calibration_and_evaluation_stops_both_stages(
     run: Run, quantized: StageResult, tmp_path: Path
 ) -> None:
     before = dict(run.inputs.sources)
-    shared = sentences(3, start=200)[1]
+    shared = notes(3, start=200)[1]
     leaking = write_texts(tmp_path / "task.jsonl", *sentences(5), shared.upper())
     run.inputs.sources["task"] = leaking
     try:

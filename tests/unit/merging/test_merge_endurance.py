@@ -97,6 +97,7 @@ def test_memory_stays_flat_where_dora_unties_a_large_embedding(tmp_path: Path) -
     assert peak < 160
 
 
+@pytest.mark.fault("F23")
 def test_a_killed_merge_leaves_no_output_and_a_rerun_converges(tmp_path: Path) -> None:
     write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
     write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))

@@ -70,3 +70,35 @@ def test_what_serves_stays_when_the_administrator_closes_its_image_later() -> No
     assert conditions(made)["Ready"][:2] == ("False", "NotAllowed")
     assert conditions(made)["Available"][0] == "True"
     assert [type(a).__name__ for a in made.actions] == ["EmitEvent"]
+
+
+def test_an_image_that_only_the_bucket_names_runs_nowhere_until_the_spec_names_one() -> None:
+    world = World(bucket_image="evil:1")
+    world.settle()
+    assert world.condition("Ready") == ("False", "NotAllowed")
+    assert (world.created, world.deployments) == (["resolve"], {})
+    assert world.status.get("image", "") == "", "what was refused is not remembered as known"
+    world.edit(**{"serving.image": "engine:1"})
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_the_image_of_a_pinned_release_is_no_way_around() -> None:
+    world = serving_world(**{"serving.image": "engine:2"})
+    first = world.status["serving"]["release"]
+    world.edit(**{"serving.image": "engine:3"})
+    world.settle()
+    world.edit(**{"serving.pin": first})
+    world.run_until("recall")
+    world.end_stage("recall")
+    made = planned(world, Allowed(images=("engine:3",)))
+    assert conditions(made)["Ready"][:2] == ("False", "NotAllowed")
+    assert "engine:2" in conditions(made)["Ready"][2]
+    assert "ApplyDeployment" not in [type(a).__name__ for a in made.actions]
+
+
+def test_what_runs_is_left_alone_when_the_chart_brings_another_default_image() -> None:
+    world = serving_world()
+    newer = {runtime: "serve@sha256:2" for runtime in SETTINGS.serving_images}
+    made = plan(world.observe(), replace(SETTINGS, serving_images=newer), world.now)
+    assert conditions(made)["Ready"][:2] == ("True", "Serving")

@@ -239,6 +239,7 @@ def test_what_failed_attempts_held_of_the_accelerators_is_counted() -> None:
     assert world.status["run"]["acceleratorSeconds"] == 2 * 100 + 4 * 60
 
 
+@pytest.mark.fault("F17")
 def test_a_clock_that_jumped_back_prolongs_no_backoff() -> None:
     world = failing_at("resolve", failure(), exit_code=3)
     world.now -= 86_400
@@ -321,6 +322,7 @@ HELD_UP = {
 }
 
 
+@pytest.mark.fault("F24")
 @pytest.mark.parametrize(("pod", "reason", "words"), HELD_UP.values(), ids=HELD_UP.keys())
 def test_a_pod_that_cannot_start_is_shown_and_never_times_out_when(
     pod: dict[str, Any], reason: ConditionReason, words: str

@@ -11,6 +11,7 @@ from lora_operator.planning import plan
 from planning_world import SETTINGS, World, serving_world
 
 
+@pytest.mark.fault("F39")
 def test_a_wiped_status_is_rebuilt_by_one_resolve_job() -> None:
     world = serving_world()
     told = world.status
@@ -35,6 +36,7 @@ def test_a_wiped_status_without_any_finished_job_runs_probes_only() -> None:
     assert len(world.selected) == 1
 
 
+@pytest.mark.fault("F18", "F19")
 def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
     world = serving_world()
     world.created.clear()
@@ -44,6 +46,7 @@ def test_finished_jobs_that_are_deleted_are_not_missed() -> None:
     assert world.condition("Ready")[0] == "True"
 
 
+@pytest.mark.fault("F40")
 def test_a_recreated_object_runs_no_working_stage() -> None:
     world = serving_world()
     release = world.status["summary"]["release"]
@@ -68,6 +71,7 @@ def test_a_running_job_that_vanishes_comes_back_once_the_store_was_asked() -> No
     assert world.worked.count("quantize:default") == 1
 
 
+@pytest.mark.fault("F18", "F19")
 def test_a_job_that_vanishes_after_its_work_is_not_run_again() -> None:
     world = World()
     job = world.run_until("quantize")
@@ -81,6 +85,7 @@ def test_a_job_that_vanishes_after_its_work_is_not_run_again() -> None:
     assert world.worked.count("quantize:default") == 1
 
 
+@pytest.mark.fault("F19")
 def test_a_complete_job_without_a_readable_result_sends_resolve_and_never_the_stage() -> None:
     world = World()
     job = world.run_until("quantize")
@@ -120,6 +125,7 @@ def test_a_complete_job_whose_result_the_store_lacks_stalls_instead_of_running_f
     assert world.condition("Ready")[0] == "True"
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize(
     "forged",
     [
@@ -138,6 +144,7 @@ def test_a_result_that_is_not_of_this_very_work_is_not_taken(forged: StageResult
     assert world.stage("quantize")["digest"] == truth
 
 
+@pytest.mark.fault("F5")
 def test_a_view_without_the_new_job_creates_it_under_the_same_name() -> None:
     world = World()
     before = world.observe()
@@ -183,6 +190,7 @@ def test_two_failed_attempts_do_not_take_turns_at_being_news() -> None:
     assert not [j for j in world.jobs.values() if j.stage == "resolve"]
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.parametrize("crash", [World.reconcile_and_crash, World.reconcile_without_status])
 def test_every_prefix_of_every_plan_may_be_cut_off(crash: Callable[[World, int], None]) -> None:
     reference, world = serving_world(), World()

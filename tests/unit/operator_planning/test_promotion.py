@@ -96,6 +96,7 @@ def test_the_service_goes_back_at_once_when_the_new_release_loses_a_pod_while_it
     assert set(world.deployments) == {first, second}
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.parametrize("crash_after", range(4))
 def test_a_crash_while_it_goes_back_ends_the_same(crash_after: int) -> None:
     world, first, second = switched(**DEFAULTS)
@@ -130,6 +131,7 @@ def test_a_release_that_lost_its_pods_is_brought_up_anew_after(cure: str) -> Non
     assert world.worked == worked, "nothing is measured again"
 
 
+@pytest.mark.fault("F36")
 def test_pods_that_an_autoscaler_takes_away_are_not_lost() -> None:
     world, _, second = switched(**DEFAULTS, **{"serving.replicas": 3})
     world.edit(**{"serving.replicas": 1})

@@ -189,6 +189,7 @@ def test_a_retry_never_deletes_what_somebody_made_the_service_select() -> None:
     assert world.deployments[name].uid == uid
 
 
+@pytest.mark.fault("F36")
 def test_the_start_deadline_runs_from_the_first_container_start_and_counts_crash_loops() -> None:
     world = serving_world()
     world.edit(**NEXT)
@@ -256,6 +257,7 @@ def test_what_holds_the_candidates_pods_up_is_told(pod: ObservedPod, reason: str
     assert world.status["phase"] == "Waiting"
 
 
+@pytest.mark.fault("F24")
 def test_a_missing_accelerator_is_counted_and_is_no_word_on_the_model() -> None:
     world = serving_world(
         **{
@@ -376,6 +378,7 @@ def test_ready_does_not_hold_while_pods_are_missing() -> None:
     assert world.condition("Available")[0] == "True"
 
 
+@pytest.mark.fault("F38")
 def test_a_strangers_service_is_not_touched() -> None:
     world = World()
     world.service = ObservedService("demo", "", ours=False)
@@ -388,6 +391,7 @@ def test_a_strangers_service_is_not_touched() -> None:
     assert world.condition("Ready")[0] == "False"
 
 
+@pytest.mark.fault("F38")
 def test_a_strangers_deployment_is_not_touched() -> None:
     world = World()
     name = until_candidate(world)
@@ -399,6 +403,7 @@ def test_a_strangers_deployment_is_not_touched() -> None:
     assert world.deployments[name] == theirs
 
 
+@pytest.mark.fault("F27")
 def test_a_candidate_that_is_superseded_before_it_serves_is_removed() -> None:
     world = serving_world()
     world.edit(**NEXT)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from counted_run import run_counted
 from fake_clock import FakeClock, settle
 from lora_api.jobcontract import Reason, StageFailure
 from lora_api.status import Status
@@ -17,18 +18,6 @@ from planning_world import World
 
 def value(metrics: Metrics, name: str, /, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"lora_operator_{name}", labels)
-
-
-def run_counted(metrics: Metrics, world: World) -> None:
-    """Let the world settle and hand every status that is written to the metrics, as a look does."""
-    for _ in range(400):
-        before, writes = Status.model_validate(world.status), world.writes
-        world.reconcile()
-        if world.writes != writes:
-            metrics.wrote(before, Status.model_validate(world.status))
-        elif not world.step_forward():
-            return
-    raise AssertionError("it does not settle")
 
 
 def test_a_run_counts_each_stage_once_and_its_verdict_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 from builders import spec_document
 from fake_clock import FakeClock
 from fake_cluster import FakeCluster
-from lora_api.conditions import ConditionType
+from lora_api.conditions import ConditionStatus, ConditionType, set_condition
 from lora_api.jobcontract import (
     Progress,
     RunReference,
@@ -52,13 +52,13 @@ EVENT = EmitEvent("Warning", "AccessDenied", "no access; grant it")
 class Bench:
     """A reconciler over a fake cluster, with a plan that the test decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = SETTINGS) -> None:
         self.cluster, self.clock = FakeCluster(), FakeClock()
         self.cluster.add(LORA_DEPLOYMENTS, lora_deployment())
         self.planned = Plan((), Status())
         self.seen: list[Observed] = []
         self.reconciler = Reconciler(
-            self.cluster, SETTINGS, self._plan, self.clock, lambda: 1_800_000_000.0
+            self.cluster, settings, self._plan, self.clock, lambda: 1_800_000_000.0
         )
 
     def _plan(self, observed: Observed, settings: Settings, now: float) -> Plan:
@@ -277,3 +277,18 @@ async def run_a_pod(stage: Bench, state: dict[str, Any]) -> None:
             "status": {"containerStatuses": [{"name": "stage", "state": state}]},
         },
     )  # fmt: skip
+
+
+async def test_a_linked_status_is_written_once() -> None:
+    page = "https://docs.example/runbooks.html"
+    stage = Bench(replace(SETTINGS, runbooks_url=page))
+    missing = set_condition(
+        [], ConditionType.READY, ConditionStatus.UNKNOWN, "AccessDenied", EVENT.message, 3,
+        "2026-11-23T10:00:00Z",
+    )  # fmt: skip
+    stage.planned = Plan((), Status(conditions=missing))
+    await stage.look()
+    assert stage.status.conditions[0].message == f"{EVENT.message} ({page}#accessdenied)"
+    written = list(stage.verbs)
+    await stage.look()
+    assert stage.verbs == written

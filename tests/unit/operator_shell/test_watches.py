@@ -73,6 +73,7 @@ async def test_an_event_of_a_child_names_its_object_and_one_of_a_stranger_nothin
     assert seen == ["jobs", "jobs", "loradeployments"]
 
 
+@pytest.mark.fault("F11")
 async def test_the_liveness_probe_fails_at_once_while_the_watch_is_deaf() -> None:
     age = WatchAge[ObjectKey]()
     registry: Any = watches(lambda key: None, age)

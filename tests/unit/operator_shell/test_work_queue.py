@@ -90,6 +90,7 @@ async def test_a_look_says_when_the_next_one_is_due_and_an_event_comes_first() -
     assert looks == [0, 5, 10, 12]
 
 
+@pytest.mark.fault("F47")
 async def test_a_poisoned_key_backs_off_to_ten_minutes_and_the_others_notice_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

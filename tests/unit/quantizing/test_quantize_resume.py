@@ -29,6 +29,7 @@ def digest(folder: Path) -> str:
     return result.digest
 
 
+@pytest.mark.fault("F23")
 @pytest.mark.parametrize(
     ("name", "layer", "exit_code"),
     [

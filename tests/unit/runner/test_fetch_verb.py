@@ -57,6 +57,7 @@ def test_a_pod_restarts_while_the_store_is_down(scene: Scene) -> None:
     assert "verified" in ended.stdout
 
 
+@pytest.mark.fault("F34")
 def test_a_spoiled_volume_is_not_served_but_filled_again(scene: Scene) -> None:
     scene.fetch()
     (scene.output / "model.safetensors").write_bytes(b"Weights")
@@ -64,6 +65,7 @@ def test_a_spoiled_volume_is_not_served_but_filled_again(scene: Scene) -> None:
     assert (scene.output / "model.safetensors").read_bytes() == b"weights"
 
 
+@pytest.mark.fault("F34")
 def test_damage_in_the_store_ends_with_3_and_no_folder(scene: Scene) -> None:
     place = scene.store.root / "team/artifacts" / scene.digest.replace(":", "-")
     (place / "model.safetensors").write_bytes(b"Weights")

@@ -70,6 +70,7 @@ def test_a_release_and_its_verdict_are_written_once(good: Finished) -> None:
     assert good.written == written
 
 
+@pytest.mark.fault("F32")
 def test_a_made_up_judgement_publishes_nothing(tmp_path: Path, good: Finished) -> None:
     bad = Finished(tmp_path / "bad", worse="1.3")
     assert bad.publication is None
@@ -86,6 +87,7 @@ def test_a_made_up_judgement_publishes_nothing(tmp_path: Path, good: Finished) -
     assert bad.written == {}
 
 
+@pytest.mark.fault("F34")
 def test_a_release_whose_artifact_was_lost_is_not_published(good: Finished) -> None:
     release = good.line.release
     assert release is not None

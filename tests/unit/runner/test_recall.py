@@ -56,6 +56,17 @@ def test_a_release_that_was_never_published_is_named(published: Published) -> No
     assert "no release 00000000" in str(refusal)
 
 
+@pytest.mark.fault("F38")
+def test_a_release_of_another_namespace_is_not_found(published: Published) -> None:
+    request = requests_of(published.setting.spec).recall(published.release)
+    for scope in ("other", "eu/team", "team/releases", "tea"):
+        abroad = request.store.model_copy(update={"scope": scope})
+        with pytest.raises(StageError) as refused:
+            run_request(request.model_copy(update={"store": abroad}), published.scope.parent / "w")
+        assert refused.value.reason is Reason.SOURCE_NOT_FOUND
+
+
+@pytest.mark.fault("F34")
 def test_a_release_whose_files_are_gone_is_refused_before_any_pod_starts(
     published: Published,
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_stage_leaves_its_result_and_ends_with_0(job: Job) -> None:
     assert progress[-1].done == progress[-1].total
 
 
+@pytest.mark.fault("F3")
 def test_the_same_request_again_runs_nothing_and_answers_the_same(job: Job) -> None:
     job.run()
     first = job.outcome
@@ -141,6 +142,7 @@ def test_no_request_is_a_usage_error(job: Job, text: str) -> None:
     assert REQUEST_ENV in ended.stderr
 
 
+@pytest.mark.fault("F35")
 def test_a_tampered_pin_is_not_followed(job: Job) -> None:
     key = layout.pin("demo", job.request.sources["base"].key)
     pin = job.setting.folder / "store/team" / key
