@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 import tiny_model
 from lora_api.estimates import MIN_BLOCKS
@@ -66,7 +66,7 @@ def slowed(base: Path, output: Path, share: float) -> Path:
     for number in range(layers, layers + more):
         for name in [n for n in tensors if n.startswith(last)]:
             silent = name.endswith(("o_proj.weight", "down_proj.weight"))
-            copy = tensors[name] * 0 if silent else tensors[name]
+            copy = tensors[name] * 0 if silent else tensors[name].clone()
             tensors[name.replace(last, f"model.layers.{number}.")] = copy
     output.mkdir()
     for file in base.iterdir():
