@@ -249,7 +249,10 @@ def _where(part: Part) -> str:
     return "" if part is Part.ALL else f" (in the whole set; half of it is for {part.value})"
 
 
-def _gain_retained(m: Measurements, limit: str, part: Part) -> _Observation:
+NOTHING_QUANTIZED = "method None: the merged model serves, and nothing was quantized"
+
+
+def _gain_retained(m: Measurements, limit: str, part: Part, served: str) -> _Observation:
     gain = estimate(m, comparison(TASK_PERPLEXITY, BASE, MERGED, part))
     helps = _at_least(gain, Fraction(1), part)
     if helps.verdict is Verdict.FAILED:
@@ -265,23 +268,31 @@ def _gain_retained(m: Measurements, limit: str, part: Part) -> _Observation:
     if helps.verdict is Verdict.INCONCLUSIVE or gain.lower == 1:
         why = helps.message or "it is too small"
         raise MissingMeasurement(f"the gain of the adapter cannot be told from none: {why}")
+    if served == MERGED:
+        return _Observation(
+            exactly(Fraction(1)),
+            Verdict.PASSED,
+            "method None: the adapter helps, and the merged model has all of its gain",
+        )
     retained = estimate(m, comparison(GAIN_RETAINED, QUANTIZED, MERGED, part))
     return _at_least(retained, percent(limit), part)
 
 
-def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
+def _quality_gates(gates: Gates, m: Measurements, part: Part, served: str) -> list[_Gate]:
     g = gates
     task = comparison(TASK_PERPLEXITY, QUANTIZED, MERGED, part)
     general = comparison(GENERAL_PERPLEXITY, QUANTIZED, MERGED, part)
     passed = comparison(PASS_RATE, QUANTIZED, MERGED, part)
-    no_scorer = "" if PASS_RATE in m else "no evaluation.task.scorer is given"
-    no_general = "" if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
+    same = NOTHING_QUANTIZED if served == MERGED else ""
+    no_scorer = same if PASS_RATE in m else "no evaluation.task.scorer is given"
+    no_general = same if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
     return [
         _Gate("taskQuality", f"<= +{g.task_quality.max_increase}", g.task_quality.mode,
               lambda: _at_most(
-                  estimate(m, task), 1 + percent(g.task_quality.max_increase), part)),
+                  estimate(m, task), 1 + percent(g.task_quality.max_increase), part),
+              same),
         _Gate("gainRetained", f">= {g.gain_retained.min}", g.gain_retained.mode,
-              lambda: _gain_retained(m, g.gain_retained.min, part)),
+              lambda: _gain_retained(m, g.gain_retained.min, part, served)),
         _Gate("generalQuality", f"<= +{g.general_quality.max_increase}", g.general_quality.mode,
               lambda: _at_most(
                   estimate(m, general), 1 + percent(g.general_quality.max_increase), part),
@@ -293,14 +304,15 @@ def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
         _Gate("weightsSize", f"<= -{g.weights_size.min_decrease}", g.weights_size.mode,
               lambda: _at_most(
                   exactly(number(m, WEIGHTS_BYTES, QUANTIZED) / number(m, WEIGHTS_BYTES, BASE)),
-                  1 - percent(g.weights_size.min_decrease), part)),
+                  1 - percent(g.weights_size.min_decrease), part),
+              same),
     ]  # fmt: skip
 
 
-def _speed_gates(gates: Gates, m: Measurements) -> list[_Gate]:
+def _speed_gates(gates: Gates, m: Measurements, served: str) -> list[_Gate]:
     speed, first = gates.decode_speed, gates.first_token
-    tokens = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), QUANTIZED, BASE)
-    ttft = comparison(at_concurrency(TTFT_P50, 1), QUANTIZED, BASE)
+    tokens = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), served, BASE)
+    ttft = comparison(at_concurrency(TTFT_P50, 1), served, BASE)
     return [
         _Gate("decodeSpeed", f">= -{speed.max_decrease}", speed.mode,
               lambda: _at_least(estimate(m, tokens), 1 - percent(speed.max_decrease), Part.ALL)),
@@ -363,14 +375,29 @@ def _judge(gates: list[_Gate]) -> Judgement:
     return Judgement(verdict=_overall(results), gates=results)
 
 
-def judge_quality(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
-    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes."""
-    return _judge(_quality_gates(gates, measurements, part))
+def judge_quality(
+    gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
+) -> Judgement:
+    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes.
+
+    Args:
+        gates: The limits.
+        measurements: Rows and comparisons.
+        part: The documents that count.
+        served: The condition that would serve: quantized, or merged for method None, where gates
+            on what quantization costs do not apply.
+    """
+    return _judge(_quality_gates(gates, measurements, part, served))
 
 
-def judge(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
-    """Judge all gates over the rows of `evaluate` and `benchmark` together."""
-    return _judge(_quality_gates(gates, measurements, part) + _speed_gates(gates, measurements))
+def judge(
+    gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
+) -> Judgement:
+    """Judge all gates over the rows of `evaluate` and `benchmark`; see `judge_quality`."""
+    return _judge(
+        _quality_gates(gates, measurements, part, served)
+        + _speed_gates(gates, measurements, served)
+    )
 
 
 def accept(judgement: Judgement, reasons: Mapping[str, str]) -> Judgement:

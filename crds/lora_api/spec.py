@@ -37,6 +37,9 @@ RESERVED_MESSAGE = (
 )
 
 
+CANDIDATE_MESSAGE = "a candidate of method GPTQ needs gptq, and one of method None has none"
+
+
 class Source(ApiModel):
     """A model, an adapter or a data set somewhere else; `resolve` pins it to a digest."""
 
@@ -78,9 +81,10 @@ class RecordFormat(StrEnum):
 
 
 class QuantizationMethod(StrEnum):
-    """How weights go to low bits."""
+    """How weights go to low bits; None leaves them, and the merged model is what serves."""
 
     GPTQ = "GPTQ"
+    NONE = "None"
 
 
 class Gptq(ApiModel):
@@ -112,9 +116,22 @@ class CandidateGptq(ApiModel):
 class Candidate(ApiModel):
     """A complete recipe, tried when the one before it fails a quality gate."""
 
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule("(self.method == 'GPTQ') == has(self.gptq)", CANDIDATE_MESSAGE),
+        )
+    }
+
     name: ShortName
     method: QuantizationMethod
-    gptq: CandidateGptq
+    gptq: CandidateGptq | None = None
+    """Required with method GPTQ, and only there."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.method is QuantizationMethod.GPTQ) != (self.gptq is not None):
+            raise ValueError(CANDIDATE_MESSAGE)
+        return self
 
 
 class Calibration(ApiModel):
@@ -144,6 +161,7 @@ class Quantization(ApiModel):
 
     method: QuantizationMethod = QuantizationMethod.GPTQ
     gptq: Gptq = Gptq()
+    """Of method GPTQ; without meaning for None."""
     candidates: Annotated[
         list[Candidate] | None, Field(max_length=8, json_schema_extra=list_map("name"))
     ] = None

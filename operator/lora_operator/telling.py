@@ -14,7 +14,7 @@ from lora_api.conditions import (
     ConditionType,
     set_condition,
 )
-from lora_api.gates import GateResult, Judgement, Verdict
+from lora_api.gates import MERGED, GateResult, Judgement, Verdict
 from lora_api.jobcontract import Stage
 from lora_api.status import Phase, StageState, StageStatus, Status
 from lora_operator.actions import EmitEvent
@@ -83,6 +83,8 @@ def findings_of(observed: Observed, run: Run, rollout: Rollout) -> Findings:
         condition: _stage_finding(entries.get(stage))
         for stage, condition in _STAGE_CONDITIONS.items()
     }
+    if run.line and run.line.served == MERGED and Stage.QUANTIZE not in entries:
+        del stages[ConditionType.QUANTIZED]  # method None: nothing will ever be quantized
     if run.pin and run.wanted:
         on_record = f"release {run.pin.release} is on record and pinned"
         stages[ConditionType.PUBLISHED] = Finding(TRUE, ConditionReason.SUCCEEDED, on_record)

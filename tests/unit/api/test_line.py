@@ -16,6 +16,21 @@ PINS = {
 }
 
 
+def without_quantized(rows: Measurements) -> Measurements:
+    """What is measured where nothing was quantized."""
+    return {
+        key: {c: v for c, v in row.items() if c != "quantized"}
+        for key, row in rows.items()
+        if "quantized/" not in key
+    }
+
+
+def merged_against_base(rows: Measurements) -> Measurements:
+    """The same speeds, with merged as what would serve."""
+    paired = {k.replace("quantized/", "merged/"): r for k, r in rows.items() if ":" in k}
+    return without_quantized(rows) | paired
+
+
 class World:
     """Runs whatever the line asks for, with canned quality for each group size."""
 
@@ -38,9 +53,12 @@ class World:
 
     def _measurements(self, call: StageCall) -> Measurements:
         if call.stage is Stage.BENCHMARK:
-            return measurements()[1]
+            rows = measurements()[1]
+            return rows if "quantized" in call.parents else merged_against_base(rows)
         if call.stage is not Stage.EVALUATE:
             return {}
+        if "quantized" not in call.parents:
+            return without_quantized(measurements()[0])
         parent = next(c for c in self.calls if c.input_hash == call.parents["quantized"])
         worse = self.quality.get(parent.parameters.get("groupSize", 0), 1.01)
         return measurements(task_ratio=worse)[0]
@@ -93,6 +111,49 @@ def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
     assert line.release is None
     assert line.judgement is not None
     assert line.judgement.verdict is Verdict.FAILED
+
+
+NONE: dict[str, Any] = {"name": "none", "method": "None"}
+
+
+def test_without_quantization_the_merged_model_is_judged_and_released() -> None:
+    world = World()
+    line = world.to_the_end(spec(**{"quantization.method": "None"}))
+    assert world.ran == ["merge", "evaluate:default", "benchmark:default"]
+    assert all("quantized" not in call.parents for call in world.calls)
+    merged = world.results[world.calls[0].input_hash].digest
+    assert line.release is not None
+    assert (line.artifact, line.release.artifact) == (merged, merged)
+
+
+def test_the_merged_model_is_the_last_resort_of_recipes_that_cost_too_much() -> None:
+    g32 = {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}
+    world = World(quality={128: 1.3, 32: 1.2})
+    line = world.to_the_end(spec(**{"quantization.candidates": [g32, NONE]}))
+    assert [r for r in world.ran if r.startswith(("quantize", "benchmark"))] == [
+        "quantize:default", "quantize:g32", "benchmark:none",
+    ]  # fmt: skip
+    assert line.candidate == "none"
+    assert line.release is not None
+    assert line.release.artifact == world.results[world.calls[0].input_hash].digest
+
+
+def test_a_run_without_quantization_is_another_run() -> None:
+    assert run_id(spec(**{"quantization.method": "None"}), PINS, "image") != run_id(
+        spec(), PINS, "image"
+    )
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [{"name": "a", "method": "GPTQ"}, NONE | {"gptq": {"bits": 4, "groupSize": 32}}],
+    ids=["GPTQ without parameters", "None with parameters"],
+)
+def test_a_candidate_with_parameters_of_another_method_is_refused(
+    candidate: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="method GPTQ needs gptq"):
+        spec(**{"quantization.candidates": [candidate]})
 
 
 class HalvesWorld(World):
