@@ -54,6 +54,17 @@ def through_vllm(good: Json) -> Json:
     return document
 
 
+def that_cannot_start(good: Json) -> Json:
+    """The same model under another name, and no memory for an engine."""
+    document: Json = json.loads(json.dumps(good))
+    serving = document["spec"]["serving"]
+    serving["modelName"] = "another-name"
+    serving["strategy"] = {"startDeadline": "30s"}
+    small = {"limits": {"memory": "96Mi"}, "requests": {"memory": "96Mi"}}
+    serving["scheduling"] = serving.get("scheduling", {}) | {"resources": small}
+    return document
+
+
 @contextmanager
 def asking(lora: Lora) -> Iterator[tuple[Asker, Asker]]:
     """One client of new connections and one that streams over a kept one, all the time."""
@@ -145,6 +156,22 @@ def test_reverting_the_change_repeats_no_stage(lora: Lora, good: Json) -> None:
     before = working_jobs(lora)
     lora.kubectl.apply(good)
     lora.wait("Ready", "True", seconds=240)
+    assert working_jobs(lora) == before
+
+
+@pytest.mark.fault("F36")
+def test_no_stream_fails_while_a_candidate_fails_to_start(lora: Lora, good: Json) -> None:
+    serving, before = lora.serving_release(), working_jobs(lora)
+    with asking(lora) as clients:
+        lora.kubectl.apply(that_cannot_start(good))
+        told = lora.wait("Ready", "False", reason="StartDeadlineExceeded", seconds=300)
+        assert lora.condition("Available")["status"] == "True"
+        assert lora.serving_release() == serving
+        lora.kubectl.apply(good)
+        lora.wait("Ready", "True", seconds=240)
+    assert "30s" in told["message"]
+    assert [c.failures for c in clients] == [[], []]
+    assert lora.serving_release() == serving
     assert working_jobs(lora) == before
 
 
