@@ -60,6 +60,9 @@ bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size
 bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
 	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
 
+bench-soak: venv ## memory, tasks and files of the operator while objects come and go; BENCH="--minutes 60"
+	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_soak.py $(BENCH)
+
 bench-verdict: venv ## what the speed gates say where the truth is known; BENCH="--runs 2 --slowed 1"
 	PYTHONPATH=tests/support $(BIN)/python bench/verdict/bench_verdict.py $(BENCH)
 

@@ -75,6 +75,8 @@ class Metrics:
         self._lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop wakes a sleeper.", _LAG_SECONDS
         )
+        self._tasks = self._gauge("event_loop_tasks", "Tasks on the event loop.")
+        self._tasks.set_function(lambda: len(asyncio.all_tasks()))
         self._stages = self._histogram(
             "stage_duration_seconds", "Stages that ended, from their Job's start; reused ones not.",
             _STAGE_SECONDS, "stage", "outcome",
