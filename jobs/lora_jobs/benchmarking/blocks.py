@@ -62,6 +62,27 @@ def holds_again(
     return elapsed_seconds + later <= max_duration_seconds
 
 
+def holds_open_loop(
+    conditions: Sequence[str],
+    elapsed_seconds: float,
+    block_seconds: float,
+    open_loop_seconds: float,
+    max_duration_seconds: float,
+) -> bool:
+    """Whether the open-loop arm fits after a judgement's blocks, asked after the first.
+
+    Args:
+        conditions: What is measured.
+        elapsed_seconds: Since the benchmark began, the first block included.
+        block_seconds: What another block takes, base measured again included.
+        open_loop_seconds: What the arm takes in all conditions.
+        max_duration_seconds: What all may take.
+    """
+    is_pair = {BASE, QUANTIZED} <= set(conditions)
+    later = ((MIN_BLOCKS if is_pair else BLOCKS_WITHOUT_PAIR) - 1) * block_seconds
+    return elapsed_seconds + later + open_loop_seconds <= max_duration_seconds
+
+
 def is_precise(intervals: Sequence[BlockRatio], precision: float) -> bool:
     """Whether every interval's half-width is within `precision`, a fraction."""
     return bool(intervals) and all(i.half_width <= precision for i in intervals)

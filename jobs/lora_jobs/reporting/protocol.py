@@ -21,6 +21,12 @@ FORMULAS = (
     Formula(metric="Throughput", unit="output tokens/s",
             formula="output tokens of all clients / time from the first request sent to the last "
             "token"),
+    Formula(metric="Open loop", unit="ms",
+            formula="as TTFT, TPOT and latency, from the moment that a request came and not from "
+            "when it was sent; quantiles over all requests, what was cut off being the longest"),
+    Formula(metric="Goodput", unit="requests/s",
+            formula="requests that met the objectives / time from the first arrival to the last "
+            "token"),
     Formula(metric="Weights", unit="bytes", formula="sum of all tensors' bytes in the model's "
             "files; exact"),
     Formula(metric="Peak memory", unit="bytes", formula="sum over the engine's processes of the "
