@@ -107,6 +107,22 @@ class Comparison(ApiModel):
     upper: float | None = None
 
 
+class Claim(ApiModel):
+    """What people say of merging, and what the paired blocks say to it. No gate looks at it."""
+
+    name: Literal["mergedIsAsFast", "unmergedIsSlower"]
+    statement: str
+    metric: str
+    verdict: Literal["Supported", "Refuted", "Undecided"]
+    change: str = ""
+    """Against base."""
+    interval: str = ""
+    """95 %, of the change; empty for fewer than 2 blocks."""
+    blocks: int = 0
+    message: str = ""
+    """What is missing when it is undecided."""
+
+
 class OpenLoopRow(ApiModel):
     """One condition in the open loop; times count from a request's arrival."""
 
@@ -159,6 +175,7 @@ class SpeedRecord(ApiModel):
     repeatable_answers: int
     open_loop: OpenLoop | None = None
     """None in records of before it was measured."""
+    claims: list[Claim] = []
 
 
 class StageRecord(ApiModel):

@@ -23,17 +23,22 @@ AGAIN = "base again"
 """The second process of base in a block, in the order and in folder names."""
 
 
-def compared(conditions: Sequence[str]) -> tuple[str, ...]:
-    """The conditions that every block repeats; all of them when the pair is not there."""
+def compared(conditions: Sequence[str], repeats_all: bool = False) -> tuple[str, ...]:
+    """The conditions that every block repeats; all of them when asked, or without the pair."""
     pair = tuple(c for c in conditions if c in (BASE, QUANTIZED))
-    return pair if len(pair) == 2 else tuple(conditions)
+    every = tuple(c for c in conditions if c != AGAIN)
+    return every if repeats_all or len(pair) < 2 else pair
 
 
 def block_order(
-    conditions: Sequence[str], block: int, seed: int, with_again: bool = False
+    conditions: Sequence[str],
+    block: int,
+    seed: int,
+    with_again: bool = False,
+    repeats_all: bool = False,
 ) -> list[str]:
     """The conditions of a block, counted from 0, in its order; `with_again` from block 1 on."""
-    members = list(conditions if block == 0 else compared(conditions))
+    members = list(conditions if block == 0 else compared(conditions, repeats_all))
     if with_again and block > 0:
         members.append(AGAIN)
     random.Random(f"{seed}/{block}").shuffle(members)  # noqa: S311 - not for secrets

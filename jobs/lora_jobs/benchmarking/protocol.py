@@ -48,10 +48,12 @@ class Limits:
     Attributes:
         precision: Half-width of the intervals to reach, a fraction.
         max_duration_seconds: What the whole benchmark may take; one block is always run.
+        repeats_all: Every block measures every condition, which decides the claims of the report.
     """
 
     precision: float
     max_duration_seconds: float
+    repeats_all: bool = False
 
 
 def benchmark(
@@ -78,7 +80,7 @@ def benchmark(
         Refused: An engine cannot serve base, merged or quantized.
     """
     asked = _work(conditions, parameters)
-    run = BenchmarkRun(asked)
+    run = BenchmarkRun(asked, repeats_all=limits.repeats_all)
     by_name = {condition.name: condition for condition in conditions}
     began, block, enough, until = clock(), 0, False, limits.max_duration_seconds
     while not enough:
@@ -92,7 +94,7 @@ def benchmark(
                 limits.max_duration_seconds,
             )
             until -= _kept_for_open_loop(run, applicable, clock() - began, until)
-        order = block_order(applicable, block, SEED, run.with_again)
+        order = block_order(applicable, block, SEED, run.with_again, run.repeats_all)
         left_seconds = until - (clock() - began)
         ahead = _processes_after(block, order, run, left_seconds)
         for index, name in enumerate(order):
@@ -174,7 +176,7 @@ def _processes_after(
     block: int, order: Sequence[str], run: BenchmarkRun, left_seconds: float
 ) -> int:
     """An estimate of the processes after this block: as many blocks as fit, at least one."""
-    repeated = len(compared(order)) + run.with_again
+    repeated = len(compared(order, run.repeats_all)) + run.with_again
     seconds = _block_seconds(run, order)
     more = blocks_that_fit(left_seconds - seconds, seconds) if block else 1
     return repeated * more
@@ -183,7 +185,7 @@ def _processes_after(
 def _block_seconds(run: BenchmarkRun, order: Sequence[str]) -> float:
     """What the next block will take, by the last time of each of its conditions."""
     again = run.last_seconds(BASE) if run.with_again else 0.0
-    return sum(run.last_seconds(name) for name in compared(order)) + again
+    return sum(run.last_seconds(name) for name in compared(order, run.repeats_all)) + again
 
 
 def _report(progress: ReportProgress, run: BenchmarkRun, ahead: int, message: str) -> None:

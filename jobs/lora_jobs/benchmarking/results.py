@@ -49,6 +49,7 @@ class BenchmarkRun:
         work: What every process was asked.
         not_applicable: Why a condition was not measured.
         with_again: Whether later blocks measure base twice.
+        repeats_all: Whether later blocks measure every condition.
         open_loop: What was asked after the blocks, if it was.
         open_processes: What came of it, one process a condition.
         open_loop_skipped: Why it was not.
@@ -58,6 +59,7 @@ class BenchmarkRun:
     processes: list[ProcessRun] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
     with_again: bool = False
+    repeats_all: bool = False
     open_loop: OpenLoop | None = None
     open_processes: list[ProcessRun] = field(default_factory=list)
     open_loop_skipped: str = ""

@@ -37,6 +37,9 @@ FORMULAS = (
     Formula(metric="Interval of speed", unit="",
             formula="95 % over blocks, paired: t interval of the log-ratios, nominal level 97 % "
             "since sampling stops when it is narrow enough"),
+    Formula(metric="Claims", unit="",
+            formula="as fast: two one-sided tests, the whole interval of the speed's ratio within "
+            "the margin; slower: one, the whole interval below 1"),
     Formula(metric="Verdict", unit="",
             formula="Passed when the whole interval keeps the limit, Failed when the whole breaks "
             "it, else Inconclusive; the worst enforced gate decides"),

@@ -10,6 +10,7 @@ from lora_api.estimates import estimate
 from lora_api.gates import BASE, CONDITIONS, QUANTIZED, Measurements, change_of, interval_text
 from lora_api.report import Comparison, Distribution, Fact, SpeedRecord
 from lora_jobs.benchmarking.metrics import RequestTrace, percentile
+from lora_jobs.reporting.claims import claims_of
 from lora_jobs.reporting.openloop import open_loop_record
 from lora_jobs.reporting.traces import trace_of
 
@@ -58,6 +59,7 @@ def speed_record(samples: Mapping[str, Any], measurements: Measurements) -> Spee
         commands=_listed(commands),
         repeatable_answers=len(samples["expectations"].get("prompts", [])),
         open_loop=open_loop_record(samples.get("openLoop")),
+        claims=claims_of(samples),
     )
 
 

@@ -22,6 +22,7 @@ from lora_jobs.benchmarking.results import (
     notes_of,
     samples_of,
 )
+from lora_jobs.reporting.claims import claims_of
 from wordmodel import write_word_model
 
 SECONDS_A_PROCESS = 10.0
@@ -48,7 +49,9 @@ class Lab:
         traces = [RequestTrace(0.0, arrivals, output_tokens=8, prompt_tokens=4)] * 8
         return ProcessRun(c.name, block, [], seconds=SECONDS_A_PROCESS, loops={1: traces})
 
-    def run(self, precision: float, max_duration_seconds: float) -> BenchmarkRun:
+    def run(
+        self, precision: float, max_duration_seconds: float, repeats_all: bool = False
+    ) -> BenchmarkRun:
         model = write_word_model(self.folder / "model")
         names = ("base", "dynamic", "merged", "quantized")
         parameters = BenchmarkParameters(
@@ -58,7 +61,7 @@ class Lab:
         return benchmark(
             [Condition(name, model) for name in names],
             parameters,
-            Limits(precision, max_duration_seconds),
+            Limits(precision, max_duration_seconds, repeats_all),
             self.folder / "work",
             lambda _: None,
             measure=self,
@@ -195,3 +198,35 @@ def test_an_engine_that_dies_in_the_open_loop_leaves_what_the_blocks_measured(
     assert measurements_of(run)["TimeToFirstToken/p50@1:quantized/base"]["blocks"] == "6"
     dead = [p.invalid for p in run.open_processes if p.condition == "quantized"]
     assert dead == [{1: "out of memory"}]
+
+
+def test_where_it_is_asked_every_block_measures_every_condition_and_claims_are_decided(
+    tmp_path: Path,
+) -> None:
+    class Slow(Lab):
+        def __call__(
+            self, c: Condition, block: int, rounds: int, work: Work, folder: Path
+        ) -> ProcessRun:
+            run = super().__call__(c, block, rounds, work, folder)
+            if c.name == "dynamic" and run.loops:
+                run.loops[1] = [
+                    replace(t, arrivals_s=tuple(a * 1.5 for a in t.arrivals_s))
+                    for t in run.loops[1]
+                ]
+            return run
+
+    def claims(run: BenchmarkRun) -> dict[str, tuple[str, int]]:
+        found = claims_of(samples_of(run, Expectations(artifact=""), {}))
+        return {claim.name: (claim.verdict, claim.blocks) for claim in found}
+
+    asked = Slow(tmp_path / "asked").run(0.05, 3600, repeats_all=True)
+    assert [len(asked.of(c)) for c in ("base", "dynamic", "merged", "quantized")] == [6] * 4
+    assert claims(asked) == {
+        "mergedIsAsFast": ("Supported", 6),
+        "unmergedIsSlower": ("Supported", 6),
+    }
+    usual = Slow(tmp_path / "usual").run(0.05, 3600)
+    assert claims(usual) == {
+        "mergedIsAsFast": ("Undecided", 1),
+        "unmergedIsSlower": ("Undecided", 1),
+    }

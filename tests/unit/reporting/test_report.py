@@ -175,6 +175,17 @@ def test_the_page_shows_requests_that_came_at_random_or_why_there_are_none() -> 
     assert "the open loop was not measured: too short" in page_of(document(samples=skipped)).text
 
 
+def test_claims_about_merging_are_told_with_what_is_missing_to_decide_them() -> None:
+    report = document(samples=samples())
+    assert report.speed is not None
+    assert [(c.name, c.verdict, c.blocks) for c in report.speed.claims] == [
+        ("mergedIsAsFast", "Undecided", 0), ("unmergedIsSlower", "Undecided", 0),
+    ]  # fmt: skip
+    text = page_of(report).text
+    assert "in 0 of the 6 blocks that it takes" in text
+    assert "not applicable: the engine refuses it" in text
+
+
 def test_each_ratio_stands_beside_its_interval() -> None:
     report = document()
     speed = next(row for row in report.table if row.label.startswith("Throughput"))
