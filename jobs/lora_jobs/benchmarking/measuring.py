@@ -15,6 +15,7 @@ from lora_jobs.benchmarking.conditions import Condition, serve
 from lora_jobs.benchmarking.engine import Engine, EngineDied, free_port
 from lora_jobs.benchmarking.expectations import ANSWER_TOKENS
 from lora_jobs.benchmarking.metrics import RequestTrace, is_burst_run
+from lora_jobs.benchmarking.openloop import OpenLoop, Served
 from lora_jobs.benchmarking.prompts import Prompt
 
 WARM_UP_ROUNDS = 2
@@ -41,12 +42,14 @@ class Work:
         warm_up: Prompts whose runs are thrown away.
         prompts: Prompts of the timed runs, in order.
         questions: Prompts whose answers are recorded.
+        open_loop: When given, `prompts` are asked at its moments, and nothing else is.
     """
 
     parameters: BenchmarkParameters
     warm_up: Sequence[Prompt]
     prompts: Sequence[Prompt]
     questions: Sequence[Prompt]
+    open_loop: OpenLoop | None = None
 
 
 @dataclass
@@ -59,6 +62,7 @@ class ProcessRun:
         dropped: Loops that were thrown away, by concurrency.
         answers: For each question, the pieces of every answer.
         again: It is the second of base in its block, for the noise floor.
+        served: What became of each arrival of the open loop.
     """
 
     condition: str
@@ -73,6 +77,7 @@ class ProcessRun:
     dropped: dict[int, int] = field(default_factory=dict)
     answers: list[list[tuple[str, ...]]] = field(default_factory=list)
     again: bool = False
+    served: Served = ()
 
 
 def requests_in_loop(concurrency: int) -> int:
@@ -121,6 +126,9 @@ def measure(
 async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: ProcessRun) -> None:
     ask = Ask(model, work.parameters.output_tokens)
     async with CompletionClient(url, RECIPES[work.parameters.runtime]) as client:
+        if work.open_loop:
+            await _open_loop(client, ask, work.open_loop, work, run)
+            return
         for concurrency in work.parameters.concurrency:
             try:
                 await _timed_loop(client, ask, concurrency, work, run)
@@ -134,9 +142,7 @@ async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: Pr
 async def _timed_loop(
     client: CompletionClient, ask: Ask, concurrency: int, work: Work, run: ProcessRun
 ) -> None:
-    for _ in range(WARM_UP_ROUNDS):
-        prompts = work.warm_up[:concurrency]
-        await client.closed_loop(ask, prompts, concurrency, is_timed=False)
+    await _warm_up(client, ask, concurrency, work)
     prompts = work.prompts[: requests_in_loop(concurrency)]
     for window in range(MAX_WINDOWS):
         try:
@@ -150,6 +156,26 @@ async def _timed_loop(
         if not is_burst_run(traces):
             return
     run.invalid[concurrency] = BURST
+
+
+async def _warm_up(client: CompletionClient, ask: Ask, concurrency: int, work: Work) -> None:
+    for _ in range(WARM_UP_ROUNDS):
+        prompts = work.warm_up[:concurrency]
+        await client.closed_loop(ask, prompts, concurrency, is_timed=False)
+
+
+async def _open_loop(
+    client: CompletionClient, ask: Ask, arm: OpenLoop, work: Work, run: ProcessRun
+) -> None:
+    try:
+        await _warm_up(client, ask, arm.concurrency, work)
+        served = await client.open_loop(ask, work.prompts, arm.arrivals_s, arm.deadline_s)
+    except* InvalidRun as invalid:
+        run.invalid[arm.concurrency] = _first_message(invalid)
+    else:
+        run.served = served
+        if is_burst_run([trace for trace in served if trace is not None]):
+            run.invalid[arm.concurrency] = BURST
 
 
 async def _record_answers(

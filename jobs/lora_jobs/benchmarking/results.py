@@ -32,6 +32,7 @@ from lora_jobs.benchmarking.metrics import (
     geometric_mean,
     speed_of,
 )
+from lora_jobs.benchmarking.openloop import OpenLoop
 from lora_jobs.benchmarking.prompts import prompts_hash
 from lora_jobs.intervals.blocks import BlockRatio, block_ratio
 from lora_jobs.intervals.rows import over_blocks
@@ -48,12 +49,20 @@ class BenchmarkRun:
         work: What every process was asked.
         not_applicable: Why a condition was not measured.
         with_again: Whether later blocks measure base twice.
+        repeats_all: Whether later blocks measure every condition.
+        open_loop: What was asked after the blocks, if it was.
+        open_processes: What came of it, one process a condition.
+        open_loop_skipped: Why it was not.
     """
 
     work: Work
     processes: list[ProcessRun] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
     with_again: bool = False
+    repeats_all: bool = False
+    open_loop: OpenLoop | None = None
+    open_processes: list[ProcessRun] = field(default_factory=list)
+    open_loop_skipped: str = ""
 
     @property
     def parameters(self) -> BenchmarkParameters:
@@ -140,6 +149,7 @@ def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> d
     notes["engine"] = facts.get("engine", "")
     notes["precision"] = _precision_note(run, precision)
     notes["noiseFloor"] = _noise_note(run)
+    notes["openLoop"] = _open_loop_note(run)
     notes["startSeconds"] = ", ".join(
         f"{c} {max(p.start_seconds for p in run.of(c)):.0f}" for c in _conditions(run)
     )
@@ -171,6 +181,7 @@ def samples_of(
         "environment": dict(facts),
         "notApplicable": run.not_applicable,
         "processes": [_process_document(process) for process in run.processes],
+        "openLoop": _open_loop_document(run),
         "expectations": expectations.to_json(),
     }
 
@@ -193,6 +204,30 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
     }
 
 
+def _open_loop_document(run: BenchmarkRun) -> dict[str, Any]:
+    """Every arrival of the open loop from its start, with what came of it; null: cut off."""
+    arm = run.open_loop
+    if arm is None:
+        return {"skipped": run.open_loop_skipped}
+    return {
+        "ratePerSecond": decimal_text(arm.rate_per_second),
+        "concurrency": arm.concurrency,
+        "arrivalsMicroseconds": [round(a * 1e6) for a in arm.arrivals_s],
+        "deadlineMicroseconds": round(arm.deadline_s * 1e6),
+        "processes": [
+            {
+                "condition": process.condition,
+                "invalid": process.invalid.get(arm.concurrency, ""),
+                "served": [
+                    trace and _trace_document(trace, trace.sent_s - due)
+                    for trace, due in zip(process.served, arm.arrivals_s, strict=False)
+                ],
+            }
+            for process in run.open_processes
+        ],
+    }
+
+
 def _trace_document(trace: RequestTrace, start_s: float) -> dict[str, Any]:
     return {
         "sentMicroseconds": round((trace.sent_s - start_s) * 1e6),
@@ -200,6 +235,12 @@ def _trace_document(trace: RequestTrace, start_s: float) -> dict[str, Any]:
         "promptTokens": trace.prompt_tokens,
         "outputTokens": trace.output_tokens,
     }
+
+
+def throughput_of(run: BenchmarkRun, condition: str, concurrency: int) -> float | None:
+    """Output tokens per second in the closed loop over all blocks; None when not measured."""
+    values = _values(run.of(condition), concurrency).get(OUTPUT_TOKENS_PER_SECOND)
+    return geometric_mean(values) if values else None
 
 
 def _conditions(run: BenchmarkRun) -> Iterator[str]:
@@ -265,3 +306,11 @@ def _noise_note(run: BenchmarkRun) -> str:
     if widest.blocks < 2:
         return "base was measured against itself in 1 block: no interval"
     return f"base against itself in {widest.blocks} blocks: +-{widest.half_width:.1%} ({key})"
+
+
+def _open_loop_note(run: BenchmarkRun) -> str:
+    if run.open_loop is None:
+        why = run.open_loop_skipped
+        return f"not measured: {why}" if why else ""
+    arm = run.open_loop
+    return f"{len(arm.arrivals_s)} requests in {arm.seconds:.0f} s to each condition"
