@@ -57,6 +57,9 @@ BENCH ?=
 bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
 	$(BIN)/python bench/data/bench_data.py $(BENCH)
 
+sbom: venv ## what each image holds, as SPDX, into out/sbom
+	$(BIN)/python deploy/sbom.py out/sbom
+
 bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
 	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
 

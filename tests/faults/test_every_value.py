@@ -65,6 +65,7 @@ def test_some_strange_values_leave_no_trace_once_they_are_set_back(
 
 @pytest.mark.fault("F29", "F30")
 @pytest.mark.exhaustive
+@pytest.mark.timeout(5400)
 def test_no_strange_value_leaves_a_trace_once_it_is_set_back(
     run_cases: RunCases, subtests: pytest.Subtests
 ) -> None:

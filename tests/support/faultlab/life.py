@@ -23,7 +23,7 @@ from faultlab.adminapi import AdminApi
 from faultlab.kubelet import LabKubelet, Place
 from faultlab.processes import Operator, Zygote
 from faultlab.proxy import Fault, Proxy
-from faultlab.watchman import Watchman
+from faultlab.watchman import Watchman, is_unfinished
 from faultlab.writes import Point, told
 from localcluster import pki
 from localcluster.process import free_ports
@@ -38,7 +38,9 @@ QUICK = {
     "PROGRESS_SECONDS": "1",
 }  # fmt: skip
 QUIET_SECONDS = 2.5
-"""Longer than a resync with its jitter, so that silence means that a look found nothing to do."""
+"""Longer than a resync with its jitter."""
+QUIET_LOOKS = 3
+"""The first may have begun before the last write, the second is whole before the third begins."""
 _MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "<time>"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
@@ -318,17 +320,26 @@ class _Case:
             await asyncio.sleep(0.3)
 
     async def _until_silent(self, writes: Callable[[], int] | None = None) -> None:
-        """Until no write was tried, or none of those that are counted, for some time."""
-        count = writes or (lambda: self._watchman.tried)
+        """Until whole looks found nothing to write, or nothing of what is counted.
+
+        Time alone would prove nothing on a busy machine: what shall act may not have had its turn.
+        """
+        count, watchman = writes or (lambda: self._watchman.tried), self._watchman
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 30
-        before, since = count(), loop.time()
-        while loop.time() - since < QUIET_SECONDS:
+        deadline = loop.time() + self._lab.patience_seconds
+        before, since, looks = count(), loop.time(), watchman.looks
+        while loop.time() - since < QUIET_SECONDS or watchman.looks < looks + QUIET_LOOKS:
             if loop.time() > deadline:
-                raise TimeoutError(f"silence; last was {self._watchman.trace[-3:]}")
+                raise TimeoutError(f"silence; last was {watchman.trace[-3:]}")
             await asyncio.sleep(0.2)
-            if count() != before or self._lab.kubelet.is_busy(self._namespace):
-                before, since = count(), loop.time()
+            if count() != before or await self._has_work():
+                before, since, looks = count(), loop.time(), watchman.looks
+
+    async def _has_work(self) -> bool:
+        """Whether a Job has not ended, be it that its pod is still to come."""
+        if self._lab.kubelet.is_busy(self._namespace):
+            return True
+        return any(is_unfinished(j) for j in await self._items("/apis/batch/v1", "jobs"))
 
     async def _poll(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = asyncio.get_running_loop().time() + self._lab.patience_seconds
