@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs cli tests examples bench docs
+SOURCES := crds operator jobs cli tests examples bench deploy docs
 
 # A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile

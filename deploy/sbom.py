@@ -10,6 +10,7 @@ own image holds are not in it; the registry's attestation of a pushed image has 
 import os
 import re
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,20 +21,16 @@ from typing import NamedTuple
 from license_expression import ExpressionError, LicenseExpression, get_spdx_licensing
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from spdx_tools.spdx.model import (
-    Actor,
-    ActorType,
-    Checksum,
-    ChecksumAlgorithm,
-    CreationInfo,
-    Document,
+from spdx_tools.spdx.model.actor import Actor, ActorType
+from spdx_tools.spdx.model.checksum import Checksum, ChecksumAlgorithm
+from spdx_tools.spdx.model.document import CreationInfo, Document
+from spdx_tools.spdx.model.package import (
     ExternalPackageRef,
     ExternalPackageRefCategory,
     Package,
-    Relationship,
-    RelationshipType,
-    SpdxNoAssertion,
 )
+from spdx_tools.spdx.model.relationship import Relationship, RelationshipType
+from spdx_tools.spdx.model.spdx_no_assertion import SpdxNoAssertion
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 from spdx_tools.spdx.writer.write_anything import write_file
 
@@ -66,7 +63,7 @@ def locked(lock: str) -> Iterator[Locked]:
 def licence(name: str) -> LicenseExpression | SpdxNoAssertion:
     """The SPDX expression that the installed package declares, if it declares one."""
     try:
-        declared = metadata(name).get("License-Expression")
+        declared = metadata(name)["License-Expression"]
         expression = get_spdx_licensing().parse(declared, validate=True)
         return SpdxNoAssertion() if expression is None else expression
     except (PackageNotFoundError, ExpressionError):
@@ -90,15 +87,11 @@ def document(image: str, version: str, packages: list[Locked], created: datetime
     )  # fmt: skip
     image_itself = Package(ROOT, name, SpdxNoAssertion(), version=version, files_analyzed=False)
     found = Document(creation, [image_itself])
-    found.relationships.append(
-        Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, ROOT)
-    )
+    found.relationships.append(Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, ROOT))
     for package in packages:
         entry = _package(package)
         found.packages.append(entry)
-        found.relationships.append(
-            Relationship(ROOT, RelationshipType.DEPENDS_ON, entry.spdx_id)
-        )
+        found.relationships.append(Relationship(ROOT, RelationshipType.DEPENDS_ON, entry.spdx_id))
     return found
 
 
@@ -119,18 +112,18 @@ def _package(package: Locked) -> Package:
     )
 
 
-def write(folder: Path) -> list[Path]:
+def write(folder: Path, created: datetime) -> None:
     """One document per image.
+
+    Args:
+        folder: Made if it is not there.
+        created: What the documents say.
 
     Raises:
         ValueError: A document is not valid SPDX; says why.
     """
     folder.mkdir(parents=True, exist_ok=True)
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")  # so that a release can be made again
-    created = datetime.fromtimestamp(float(epoch), UTC) if epoch else datetime.now(UTC)
-    created = created.replace(microsecond=0, tzinfo=None)
-    written = []
     for image in IMAGES:
         packages = list(locked((REPOSITORY / f"requirements/{image}.lock").read_text()))
         found = document(image, version, packages, created)
@@ -139,11 +132,10 @@ def write(folder: Path) -> list[Path]:
         path = folder / f"lora-operator-{image}.spdx.json"
         write_file(found, str(path), validate=False)
         print(f"{path}: {len(packages)} packages")
-        written.append(path)
-    return written
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    write(Path(sys.argv[1]))
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())  # a release can be repeated
+    write(Path(sys.argv[1]), datetime.fromtimestamp(int(seconds), UTC).replace(tzinfo=None))
