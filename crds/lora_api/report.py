@@ -123,6 +123,26 @@ class Claim(ApiModel):
     """What is missing when it is undecided."""
 
 
+class ProcessState(ApiModel):
+    """What the machine did while one engine process was measured."""
+
+    block: int
+    condition: str
+    again: bool
+    load_average: str
+    """Over one minute."""
+    steal_share: str
+    """Of all cores' time that the hypervisor gave to others."""
+    foreign_share: str
+    """Of all cores' time that other processes used."""
+    accelerators: list[str]
+    """Each device's clocks and heat."""
+    disturbed: str
+    """Why it is not to be trusted; empty when it is."""
+    dropped: bool
+    """Its block was measured anew, and it is in no number."""
+
+
 class OpenLoopRow(ApiModel):
     """One condition in the open loop; times count from a request's arrival."""
 
@@ -176,6 +196,8 @@ class SpeedRecord(ApiModel):
     open_loop: OpenLoop | None = None
     """None in records of before it was measured."""
     claims: list[Claim] = []
+    states: list[ProcessState] = []
+    """Of every engine process of the blocks."""
 
 
 class StageRecord(ApiModel):

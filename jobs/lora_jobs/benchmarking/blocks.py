@@ -19,6 +19,8 @@ from lora_jobs.intervals.blocks import BlockRatio
 
 MAX_BLOCKS = 40
 BLOCKS_WITHOUT_PAIR = 2
+MAX_REPEATED_BLOCKS = 2
+"""Blocks of a benchmark that are measured anew since the machine was disturbed."""
 AGAIN = "base again"
 """The second process of base in a block, in the order and in folder names."""
 
@@ -86,6 +88,17 @@ def holds_open_loop(
     is_pair = {BASE, QUANTIZED} <= set(conditions)
     later = ((MIN_BLOCKS if is_pair else BLOCKS_WITHOUT_PAIR) - 1) * block_seconds
     return elapsed_seconds + later + open_loop_seconds <= max_duration_seconds
+
+
+def may_repeat(finished: int, left_seconds: float, block_seconds: float) -> bool:
+    """Whether a block can be measured anew and a judgement's blocks still fit.
+
+    Args:
+        finished: Blocks before it.
+        left_seconds: Until the benchmark must end.
+        block_seconds: What a block takes.
+    """
+    return max(1, MIN_BLOCKS - finished) * block_seconds <= left_seconds
 
 
 def is_precise(intervals: Sequence[BlockRatio], precision: float) -> bool:

@@ -193,6 +193,27 @@ class CompletionClient:
         response.raise_for_status()
         return [str(model["id"]) for model in response.json()["data"]]
 
+    async def prefix_cache_share(self) -> float | None:
+        """The share of prompt tokens that the engine took from its prefix cache so far.
+
+        Returns:
+            None where the engine does not count it.
+        """
+        if self._recipe.prefix_cache_counters is None:
+            return None
+        from prometheus_client.parser import text_string_to_metric_families
+
+        response = await self._http.get("/metrics")
+        if response.status_code != httpx.codes.OK:
+            return None
+        sums = dict.fromkeys(self._recipe.prefix_cache_counters, 0.0)
+        for family in text_string_to_metric_families(response.text):
+            if family.name in sums:
+                counted = [s.value for s in family.samples if not s.name.endswith("_created")]
+                sums[family.name] += sum(counted)
+        asked, found = sums.values()
+        return found / asked if asked else 0.0
+
 
 class _Answer:
     """A stream of server-sent events as it comes in."""

@@ -17,12 +17,14 @@ from lora_api.jobcontract import Progress, Reason
 from lora_api.parameters import BenchmarkParameters
 from lora_jobs.benchmarking.blocks import (
     AGAIN,
+    MAX_REPEATED_BLOCKS,
     block_order,
     blocks_that_fit,
     compared,
     holds_again,
     holds_open_loop,
     is_enough,
+    may_repeat,
 )
 from lora_jobs.benchmarking.conditions import Condition, NotApplicable
 from lora_jobs.benchmarking.engine import EngineDied
@@ -99,10 +101,13 @@ def benchmark(
         ahead = _processes_after(block, order, run, left_seconds)
         for index, name in enumerate(order):
             _report(progress, run, len(order) - index + ahead, f"{name}, block {block + 1}")
-            folder = work / f"block{block}" / name
+            folder = work / f"block{block}-{run.repeated_blocks}" / name
             folder.mkdir(parents=True)
             condition = by_name[BASE if name == AGAIN else name]
             _add(run, condition, block, asked, folder, measure, again=name == AGAIN)
+        if _is_repeated(run, block, order, until - (clock() - began)):
+            run.drop_block(block)
+            continue
         block += 1
         enough = is_enough(
             block,
@@ -116,6 +121,16 @@ def benchmark(
         _run_open_loop(run, by_name, work, progress, measure)
     _report(progress, run, 0, f"{block} blocks")
     return run
+
+
+def _is_repeated(run: BenchmarkRun, block: int, order: Sequence[str], left_seconds: float) -> bool:
+    """Whether a block is thrown away, for the machine did something else meanwhile.
+
+    The first is kept, since every condition is in it. No measured time plays a part.
+    """
+    if block == 0 or run.repeated_blocks >= MAX_REPEATED_BLOCKS or not run.disturbed(block):
+        return False
+    return may_repeat(block, left_seconds, _block_seconds(run, order))
 
 
 def _kept_for_open_loop(

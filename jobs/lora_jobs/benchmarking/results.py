@@ -23,6 +23,7 @@ from lora_api.gates import (
 )
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import NO_ACCELERATOR
+from lora_jobs.benchmarking.devicestate import DeviceState
 from lora_jobs.benchmarking.expectations import Expectation, Expectations, expectation_of
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
 from lora_jobs.benchmarking.metrics import (
@@ -50,6 +51,7 @@ class BenchmarkRun:
         not_applicable: Why a condition was not measured.
         with_again: Whether later blocks measure base twice.
         repeats_all: Whether later blocks measure every condition.
+        dropped: Processes of blocks that were measured anew.
         open_loop: What was asked after the blocks, if it was.
         open_processes: What came of it, one process a condition.
         open_loop_skipped: Why it was not.
@@ -60,6 +62,8 @@ class BenchmarkRun:
     not_applicable: dict[str, str] = field(default_factory=dict)
     with_again: bool = False
     repeats_all: bool = False
+    dropped: list[ProcessRun] = field(default_factory=list)
+    repeated_blocks: int = 0
     open_loop: OpenLoop | None = None
     open_processes: list[ProcessRun] = field(default_factory=list)
     open_loop_skipped: str = ""
@@ -82,6 +86,17 @@ class BenchmarkRun:
     def last_seconds(self, condition: str) -> float:
         """How long the last process of a condition took; 0 before there is one."""
         return next((p.seconds for p in reversed(self.of(condition))), 0.0)
+
+    def disturbed(self, block: int) -> list[str]:
+        """What disturbed the processes of a block."""
+        states = [p.state for p in self.processes if p.block == block and p.state]
+        return [state.disturbed for state in states if state.disturbed]
+
+    def drop_block(self, block: int) -> None:
+        """Throw a block away, to measure it anew."""
+        self.dropped += [p for p in self.processes if p.block == block]
+        self.processes = [p for p in self.processes if p.block != block]
+        self.repeated_blocks += 1
 
     @property
     def blocks(self) -> int:
@@ -149,6 +164,7 @@ def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> d
     notes["engine"] = facts.get("engine", "")
     notes["precision"] = _precision_note(run, precision)
     notes["noiseFloor"] = _noise_note(run)
+    notes["disturbed"] = _disturbed_note(run)
     notes["openLoop"] = _open_loop_note(run)
     notes["startSeconds"] = ", ".join(
         f"{c} {max(p.start_seconds for p in run.of(c)):.0f}" for c in _conditions(run)
@@ -181,6 +197,10 @@ def samples_of(
         "environment": dict(facts),
         "notApplicable": run.not_applicable,
         "processes": [_process_document(process) for process in run.processes],
+        "states": [
+            *(_state_document(p, p.state, is_dropped=False) for p in run.processes if p.state),
+            *(_state_document(p, p.state, is_dropped=True) for p in run.dropped if p.state),
+        ],
         "openLoop": _open_loop_document(run),
         "expectations": expectations.to_json(),
     }
@@ -202,6 +222,28 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
             for concurrency, traces in process.loops.items()
         },
     }
+
+
+def _state_document(process: ProcessRun, state: DeviceState, is_dropped: bool) -> dict[str, Any]:
+    return {
+        "block": process.block,
+        "condition": process.condition,
+        "again": process.again,
+        "loadAverage": f"{state.load_average:.2f}",
+        "stealShare": f"{state.steal_share:.4f}",
+        "foreignShare": f"{state.foreign_share:.4f}",
+        "accelerators": list(map(str, state.accelerators)),
+        "disturbed": state.disturbed,
+        "dropped": is_dropped,
+    }
+
+
+def _disturbed_note(run: BenchmarkRun) -> str:
+    """Which blocks were measured while the machine did something else; empty when none was."""
+    blocks = sorted({p.block for p in run.processes})
+    kept = [f"block {b + 1}: {found[0]}" for b in blocks if (found := run.disturbed(b))]
+    anew = f"{run.repeated_blocks} blocks were measured anew" if run.repeated_blocks else ""
+    return "; ".join(filter(None, [anew, *kept]))
 
 
 def _open_loop_document(run: BenchmarkRun) -> dict[str, Any]:

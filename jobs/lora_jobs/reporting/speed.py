@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lora_api.estimates import estimate
 from lora_api.gates import BASE, CONDITIONS, QUANTIZED, Measurements, change_of, interval_text
-from lora_api.report import Comparison, Distribution, Fact, SpeedRecord
+from lora_api.report import Comparison, Distribution, Fact, ProcessState, SpeedRecord
 from lora_jobs.benchmarking.metrics import RequestTrace, percentile
 from lora_jobs.reporting.claims import claims_of
 from lora_jobs.reporting.openloop import open_loop_record
@@ -60,6 +60,7 @@ def speed_record(samples: Mapping[str, Any], measurements: Measurements) -> Spee
         repeatable_answers=len(samples["expectations"].get("prompts", [])),
         open_loop=open_loop_record(samples.get("openLoop")),
         claims=claims_of(samples),
+        states=[ProcessState.model_validate(state) for state in samples.get("states", ())],
     )
 
 

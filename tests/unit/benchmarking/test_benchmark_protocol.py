@@ -10,6 +10,7 @@ from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import Runtime
 from lora_jobs.benchmarking.blocks import AGAIN
 from lora_jobs.benchmarking.conditions import Condition
+from lora_jobs.benchmarking.devicestate import DeviceState
 from lora_jobs.benchmarking.engine import EngineDied
 from lora_jobs.benchmarking.expectations import Expectations
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
@@ -230,3 +231,50 @@ def test_where_it_is_asked_every_block_measures_every_condition_and_claims_are_d
         "mergedIsAsFast": ("Undecided", 1),
         "unmergedIsSlower": ("Undecided", 1),
     }
+
+
+class Shared(Lab):
+    """A machine that somebody else uses while some processes are measured."""
+
+    busy: frozenset[int] = frozenset()
+    """Which of all processes, in the order in which they are measured."""
+
+    def __call__(
+        self, c: Condition, block: int, rounds: int, work: Work, folder: Path
+    ) -> ProcessRun:
+        is_busy = len(self.asked) in self.busy
+        run = super().__call__(c, block, rounds, work, folder)
+        return replace(run, state=DeviceState(1.0, 0.0, 0.5 if is_busy else 0.0))
+
+
+def test_a_block_that_others_disturbed_is_measured_anew_and_kept_out_of_every_number(
+    tmp_path: Path,
+) -> None:
+    lab = Shared(tmp_path)
+    lab.busy = frozenset({5})
+    run = lab.run(precision=0.05, max_duration_seconds=3600)
+    assert [block for block, _, _ in lab.asked].count(1) == 6
+    assert (run.blocks, run.repeated_blocks, len(run.dropped)) == (6, 1, 3)
+    rows = measurements_of(run)
+    assert rows["TimeToFirstToken/p50@1:quantized/base"]["blocks"] == "6"
+    assert notes_of(run, 0.05, {"device": "x"})["disturbed"] == "1 blocks were measured anew"
+    states = samples_of(run, Expectations(artifact=""), {})["states"]
+    assert [s["block"] for s in states if s["dropped"]] == [1, 1, 1]
+
+
+def test_a_machine_that_is_never_quiet_costs_two_blocks_and_is_flagged(tmp_path: Path) -> None:
+    lab = Shared(tmp_path)
+    lab.busy = frozenset(range(1000))
+    run = lab.run(precision=0.05, max_duration_seconds=3600)
+    assert (run.blocks, run.repeated_blocks) == (6, 2)
+    said = notes_of(run, 0.05, {"device": "x"})["disturbed"]
+    assert "block 1: other processes used 50% of the cores' time" in said
+
+
+def test_no_block_is_measured_anew_where_a_judgement_s_blocks_would_not_fit(
+    tmp_path: Path,
+) -> None:
+    lab = Shared(tmp_path)
+    lab.busy = frozenset(range(1000))
+    run = lab.run(precision=0.05, max_duration_seconds=190)
+    assert (run.blocks, run.repeated_blocks) == (6, 0)
