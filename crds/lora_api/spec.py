@@ -371,13 +371,14 @@ class Jobs(ApiModel):
         )
 
 
-class Spec(ApiModel):
+class ObjectSpec(ApiModel):
     """A LoRA adapter and its base, and what they shall become."""
 
     model_config = ApiModel.model_config | {
         "json_schema_extra": rules(
             rule(
-                "!has(self.connections) || self.quantization.calibration.sources.all(s,"
+                "!has(self.connections) || self.profile != ''"
+                " || self.quantization.calibration.sources.all(s,"
                 " !has(s.connection) || s.connection == '' ||"
                 " self.connections.exists(c, c.name == s.connection))",
                 "quantization.calibration.sources names a connection that is not in connections",
@@ -391,9 +392,18 @@ class Spec(ApiModel):
                 " s.uri != self.evaluation.general.uri)",
                 "the calibration set must not be the general evaluation set: its texts were seen",
             ),
+            rule(
+                "has(self.artifact) || self.profile != ''",
+                "artifact is missing: give the bucket, or a profile that gives one",
+            ),
         )
     }
 
+    profile: Annotated[
+        str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]{0,30}[a-z0-9])?)?$", max_length=32)
+    ] = ""
+    """Named defaults of the platform team (the chart's `profiles`). They fill what is unset here
+    and has no default, and their gates are floors."""
     suspend: bool = False
     """Running stages end and free their accelerators, no new one starts, what serves stays."""
     refresh: Token = ""
@@ -412,7 +422,8 @@ class Spec(ApiModel):
     overrides: Annotated[
         list[Override] | None, Field(max_length=32, json_schema_extra=atomic())
     ] = None
-    artifact: ArtifactPlace
+    artifact: ArtifactPlace | None = None
+    """Only an object whose profile gives it may leave it out."""
     serving: Serving = Serving()
     jobs: Jobs = Jobs()
 
@@ -431,9 +442,15 @@ class Spec(ApiModel):
         return next((c for c in self.connections or [] if c.name == name), None)
 
 
+class Spec(ObjectSpec):
+    """All that a run needs: an object's spec with what its profile gives filled in."""
+
+    artifact: ArtifactPlace
+
+
 def parse_spec(raw: dict[str, Any]) -> Spec:
-    """A spec from an object's JSON. Unknown fields are refused, unlike on the API server."""
+    """A whole spec from JSON. Unknown fields are refused, unlike on the API server."""
     return Spec.model_validate(raw)
 
 
-__all__ = ["Decimal", "Spec", "parse_spec"]
+__all__ = ["Decimal", "ObjectSpec", "Spec", "parse_spec"]
