@@ -371,6 +371,11 @@ class Jobs(ApiModel):
         )
 
 
+UNMEASURED_CONCURRENCY = (
+    "gates.custom names a concurrency that is not in benchmark.workload.concurrency"
+)
+
+
 class Spec(ApiModel):
     """A LoRA adapter and its base, and what they shall become."""
 
@@ -390,6 +395,13 @@ class Spec(ApiModel):
                 "!has(self.evaluation.general) || self.quantization.calibration.sources.all(s,"
                 " s.uri != self.evaluation.general.uri)",
                 "the calibration set must not be the general evaluation set: its texts were seen",
+            ),
+            rule(
+                "!has(self.gates) || !has(self.gates.custom) || self.gates.custom.all(g,"
+                " !has(g.concurrency) || g.concurrency == 1 || (has(self.benchmark)"
+                " && has(self.benchmark.workload) && has(self.benchmark.workload.concurrency)"
+                " && g.concurrency in self.benchmark.workload.concurrency))",
+                UNMEASURED_CONCURRENCY,
             ),
         )
     }
@@ -424,6 +436,13 @@ class Spec(ApiModel):
             raise ValueError(
                 "the calibration set must not be an evaluation set: its texts were seen"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_look_at_what_is_measured(self) -> Self:
+        measured = {1, *(self.benchmark.workload.concurrency or ())}
+        if any(gate.concurrency not in measured for gate in self.gates.custom or ()):
+            raise ValueError(UNMEASURED_CONCURRENCY)
         return self
 
     def connection(self, name: str) -> Connection | None:
