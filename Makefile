@@ -69,6 +69,9 @@ bench-soak: venv ## memory, tasks and files of the operator while objects come a
 bench-verdict: venv ## what the speed gates say where the truth is known; BENCH="--runs 2 --slowed 1"
 	PYTHONPATH=tests/support $(BIN)/python bench/verdict/bench_verdict.py $(BENCH)
 
+bench-verify: venv ## how often verify catches another model, and what it refuses wrongly; BENCH="--runs 1"
+	PYTHONPATH=tests/support $(BIN)/python bench/verify/bench_verify.py $(BENCH)
+
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e
 

@@ -371,6 +371,11 @@ class Jobs(ApiModel):
         )
 
 
+UNMEASURED_CONCURRENCY = (
+    "gates.custom names a concurrency that is not in benchmark.workload.concurrency"
+)
+
+
 class ObjectSpec(ApiModel):
     """A LoRA adapter and its base, and what they shall become."""
 
@@ -395,6 +400,13 @@ class ObjectSpec(ApiModel):
             rule(
                 "has(self.artifact) || self.profile != ''",
                 "artifact is missing: give the bucket, or a profile that gives one",
+            ),
+            rule(
+                "!has(self.gates) || !has(self.gates.custom) || self.gates.custom.all(g,"
+                " !has(g.concurrency) || g.concurrency == 1 || (has(self.benchmark)"
+                " && has(self.benchmark.workload) && has(self.benchmark.workload.concurrency)"
+                " && g.concurrency in self.benchmark.workload.concurrency))",
+                UNMEASURED_CONCURRENCY,
             ),
         )
     }
@@ -435,6 +447,13 @@ class ObjectSpec(ApiModel):
             raise ValueError(
                 "the calibration set must not be an evaluation set: its texts were seen"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gates_look_at_what_is_measured(self) -> Self:
+        measured = {1, *(self.benchmark.workload.concurrency or ())}
+        if any(gate.concurrency not in measured for gate in self.gates.custom or ()):
+            raise ValueError(UNMEASURED_CONCURRENCY)
         return self
 
     def connection(self, name: str) -> Connection | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_api.estimates import MIN_BLOCKS, comparison
+from lora_api.estimates import BLOCKS, LOWER, MIN_BLOCKS, UPPER, bounds_of, comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -116,6 +116,8 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
             for metric, values in _values(run.of(condition), concurrency).items():
                 row = rows.setdefault(at_concurrency(metric, concurrency), {})
                 row[condition] = decimal_text(geometric_mean(values))
+                if condition == QUANTIZED:
+                    row |= _with_bounds(condition, row[condition], values)
         peaks = [p.peak_memory_bytes for p in run.of(condition)]
         if run.parameters.accelerator == NO_ACCELERATOR and min(peaks) > 0:
             rows.setdefault(PEAK_MEMORY_BYTES, {})[condition] = str(max(peaks))
@@ -126,6 +128,25 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
         if compared := over_blocks(found):
             rows[comparison(metric, BASE, BASE)] = compared
     return rows
+
+
+def _with_bounds(condition: str, shown: str, values: Sequence[float]) -> dict[str, str]:
+    """The interval of a number over blocks, for gates that have a limit in its unit.
+
+    Args:
+        condition: Whose number it is.
+        shown: The number as it is reported, rounded; the interval is made to hold it.
+        values: One a block.
+    """
+    found = over_blocks(block_ratio(values, [1.0] * len(values))) or {}
+    if LOWER not in found:
+        return {}
+    lower, upper = bounds_of(condition)
+    return {
+        lower: min(found[LOWER], shown, key=float),
+        upper: max(found[UPPER], shown, key=float),
+        BLOCKS: found[BLOCKS],
+    }
 
 
 def intervals_of(run: BenchmarkRun) -> dict[str, BlockRatio]:

@@ -43,7 +43,7 @@ def read_run(file: Path) -> LoadRun:
     reader = next((reader for reader in READERS if reader.is_mine(document)), None)
     if reader is None:
         raise document.refuse("it is no result of vllm bench serve, aiperf or guidellm")
-    run = reader.read(document)
+    run: LoadRun = reader.read(document)
     if run.failed or not run.requests:
         raise document.refuse(f"{run.failed} of {run.failed + run.requests} requests failed")
     numbers = (run.time_to_first_token_ms, run.time_per_output_token_ms,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_api.gates import OUTPUT_TOKENS_PER_SECOND, TTFT_P50
+from lora_api.estimates import measured
+from lora_api.gates import OUTPUT_TOKENS_PER_SECOND, TTFT_P50, judge
+from lora_api.gatespec import Gates
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import Runtime
 from lora_jobs.benchmarking.blocks import AGAIN
@@ -14,7 +16,7 @@ from lora_jobs.benchmarking.devicestate import DeviceState
 from lora_jobs.benchmarking.engine import EngineDied
 from lora_jobs.benchmarking.expectations import Expectations
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
-from lora_jobs.benchmarking.metrics import RequestTrace
+from lora_jobs.benchmarking.metrics import RequestTrace, speed_of
 from lora_jobs.benchmarking.protocol import Limits, benchmark
 from lora_jobs.benchmarking.results import (
     BenchmarkRun,
@@ -23,6 +25,7 @@ from lora_jobs.benchmarking.results import (
     notes_of,
     samples_of,
 )
+from lora_jobs.intervals.blocks import block_ratio
 from lora_jobs.reporting.claims import claims_of
 from wordmodel import write_word_model
 
@@ -107,6 +110,31 @@ def test_the_reported_ratio_is_the_judged_one(tmp_path: Path) -> None:
         row = rows[f"{metric}:quantized/base"]
         assert row["blocks"] == str(run.blocks)
         assert float(row["lower"]) < float(row["value"]) < float(row["upper"])
+
+
+def test_a_limit_in_a_metric_s_unit_is_judged_by_the_interval_of_the_number_itself(
+    tmp_path: Path,
+) -> None:
+    run = Lab(tmp_path, noise=(1.0, 1.02)).run(precision=0.05, max_duration_seconds=190)
+    row = measurements_of(run)["OutputTokensPerSecond@1"]
+    values = [speed_of(p.loops[1]).output_tokens_per_second for p in run.of("quantized")]
+    expected = block_ratio(values, [1.0] * 6).bounds
+    assert expected is not None
+    assert float(row["quantizedLower"]) == pytest.approx(expected[0])
+    assert float(row["quantizedUpper"]) == pytest.approx(expected[1])
+    middle = expected[0] * expected[1]
+    for limit, verdict in ((middle**0.5 * 0.9, "Passed"), (middle**0.5, "Inconclusive")):
+        gate = {"name": "own", "metric": "OutputTokensPerSecond", "min": f"{limit:.3f}"}
+        gates = judge(Gates.model_validate({"custom": [gate]}), measurements_of(run)).gates
+        assert gates[-1].verdict == verdict
+    alone = measurements_of(Lab(tmp_path / "alone").run(0.05, 1))["OutputTokensPerSecond@1"]
+    assert "quantizedLower" not in alone
+
+
+def test_numbers_of_equal_blocks_are_within_their_own_interval(tmp_path: Path) -> None:
+    rows = measurements_of(Lab(tmp_path, noise=(1.0123456,)).run(0.05, 190))
+    for metric in ("TimeToFirstToken/p50@1", "TimePerOutputToken/p50@1"):
+        assert measured(rows, metric, "quantized").blocks == 6
 
 
 def test_on_an_accelerator_main_memory_is_no_peak_memory(tmp_path: Path) -> None:
