@@ -6,7 +6,7 @@ that was just read.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lora_api import API_VERSION, KIND
@@ -30,6 +30,7 @@ from lora_operator.cluster import (
     EVENTS,
     JOBS,
     LORA_DEPLOYMENTS,
+    POLICIES,
     SERVICES,
     AlreadyExists,
     Cluster,
@@ -43,8 +44,10 @@ from lora_operator.intent import is_as_intended
 from lora_operator.manifests.budget import release_budget
 from lora_operator.manifests.events import event
 from lora_operator.manifests.jobs import stage_job
+from lora_operator.manifests.network import serving_policy, stage_policy
 from lora_operator.manifests.serving import release_deployment, release_service
 from lora_operator.observed import ObservedObject
+from lora_operator.podnetwork import PodNetwork
 from lora_operator.podstate import is_owned_by
 from lora_operator.settings import Settings
 
@@ -83,6 +86,7 @@ class Executor:
 
     async def _create_job(self, action: CreateJob) -> None:
         document = stage_job(self._parent, self._spec(), self._settings, action)
+        await self._apply_policy(stage_policy)
         try:
             await self._cluster.create(JOBS, document)
             self._log("created Job %s", action.name)
@@ -93,10 +97,19 @@ class Executor:
 
     async def _apply_deployment(self, action: ApplyDeployment) -> None:
         document = release_deployment(self._parent, self._spec(), self._settings, action)
+        await self._apply_policy(serving_policy)
         uid = await self._apply(DEPLOYMENTS, document, self._parent.uid)
         budget = release_budget(self._parent, action, uid) if uid else None
         if budget:
             await self._apply(BUDGETS, budget, uid)
+
+    async def _apply_policy(
+        self, policy: Callable[[ObservedObject, Spec, PodNetwork], Json]
+    ) -> None:
+        """Before the pods that it holds for, so that none ever runs without it."""
+        if network := self._settings.pod_network:
+            document = policy(self._parent, self._spec(), network)
+            await self._apply(POLICIES, document, self._parent.uid)
 
     async def _apply(self, kind: Kind, document: Json, owner_uid: str) -> str:
         """Apply over the version that is read now, unless it is as intended or not ours.

@@ -7,6 +7,7 @@ from lora_api.profile import PROFILES, Profile
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
+from lora_operator.podnetwork import PodNetwork, parse_pod_network
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Settings:
         resync_seconds: Longest time between two looks at an object.
         backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
         progress_seconds: Shortest time between two status writes that only move progress.
+        pod_network: Of the NetworkPolicies that objects' pods get; None: they get none.
         runbooks_url: Page of the runbooks, which conditions link; empty for no links.
     """
 
@@ -40,6 +42,7 @@ class Settings:
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     runbooks_url: str = ""
+    pod_network: PodNetwork | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -82,6 +85,7 @@ class Settings:
             log_level=LogLevel(env.get("LOG_LEVEL", defaults.log_level)),
             log_format=LogFormat(env.get("LOG_FORMAT", defaults.log_format)),
             runbooks_url=env.get("RUNBOOKS_URL", ""),
+            pod_network=parse_pod_network(env.get("POD_NETWORK", "")),
         )
 
 

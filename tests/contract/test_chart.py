@@ -27,6 +27,7 @@ from lora_api.profile import PROFILES
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
+from lora_operator.podnetwork import PodNetwork
 from lora_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -128,6 +129,11 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         log_level=LogLevel.DEBUG,
         log_format=LogFormat.JSON,
         runbooks_url="https://docs.example/lora/runbooks.html",
+        pod_network=PodNetwork(
+            egress_ports=(9000,),
+            egress_cidrs=("10.1.0.0/16",),
+            clients=({"namespaceSelector": {"matchLabels": {"team": "gateway"}}},),
+        ),
     )
 
 
@@ -227,6 +233,7 @@ def test_objects_are_named_by_the_release(release: str, name: str) -> None:
         {"resources": {"limit": {}}},
         {"topologySpreadConstraints": [{"topologykey": "zone"}]},
         {"networkPolicy": {"apiServerCIDR": []}},
+        {"networkPolicy": {"pods": {"clients": []}}},
     ],
     ids=json.dumps,
 )
@@ -248,6 +255,7 @@ def test_a_misspelt_value_is_refused(values: Json) -> None:
         {"metrics": {"serviceMonitor": {"interval": "soon"}}},
         {"podDisruptionBudget": {"maxUnavailable": "half"}},
         {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}},
+        {"networkPolicy": {"pods": {"egressCIDRs": ["10.0.0.1"]}}},
     ],
     ids=json.dumps,
 )

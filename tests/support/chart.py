@@ -74,6 +74,12 @@ EVERYTHING: Json = {
         "enabled": True,
         "apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+        "pods": {
+            "enabled": True,
+            "egressPorts": [9000],
+            "egressCIDRs": ["10.1.0.0/16"],
+            "clientsFrom": [{"namespaceSelector": {"matchLabels": {"team": "gateway"}}}],
+        },
     },
 }
 """Values that turn all of it on that an API server knows by itself."""
@@ -143,9 +149,9 @@ def operator_pod(documents: list[Json]) -> Json:
     return pod
 
 
-def chart_rules() -> list[Json]:
+def chart_rules(values: Json | None = None) -> list[Json]:
     """The operator's rights; they are the same for Role and ClusterRole."""
-    [role] = of_kind(render(), "ClusterRole")
+    [role] = of_kind(render(values), "ClusterRole")
     rules: list[Json] = role["rules"]
     return rules
 
