@@ -52,6 +52,7 @@ DEPLOYMENTS = Kind("apps/v1", "Deployment", "deployments")
 SERVICES = Kind("v1", "Service", "services")
 EVENTS = Kind("v1", "Event", "events")
 BUDGETS = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+POLICIES = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 CHILDREN = (JOBS, PODS, DEPLOYMENTS, SERVICES)
 
 

@@ -6,12 +6,12 @@ that was just read.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lora_api import API_VERSION, KIND
 from lora_api.naming import ANNOTATION_GAVE_UP, ANNOTATION_INPUT_HASH
-from lora_api.spec import Spec, parse_spec
+from lora_api.spec import Spec
 from lora_api.status import Status
 from lora_operator.actions import (
     Action,
@@ -23,12 +23,14 @@ from lora_operator.actions import (
     EmitEvent,
     GiveUpRelease,
 )
+from lora_operator.asking import spec_of
 from lora_operator.cluster import (
     BUDGETS,
     DEPLOYMENTS,
     EVENTS,
     JOBS,
     LORA_DEPLOYMENTS,
+    POLICIES,
     SERVICES,
     AlreadyExists,
     Cluster,
@@ -42,8 +44,10 @@ from lora_operator.intent import is_as_intended
 from lora_operator.manifests.budget import release_budget
 from lora_operator.manifests.events import event
 from lora_operator.manifests.jobs import stage_job
+from lora_operator.manifests.network import serving_policy, stage_policy
 from lora_operator.manifests.serving import release_deployment, release_service
 from lora_operator.observed import ObservedObject
+from lora_operator.podnetwork import PodNetwork
 from lora_operator.podstate import is_owned_by
 from lora_operator.settings import Settings
 
@@ -82,6 +86,7 @@ class Executor:
 
     async def _create_job(self, action: CreateJob) -> None:
         document = stage_job(self._parent, self._spec(), self._settings, action)
+        await self._apply_policy(stage_policy)
         try:
             await self._cluster.create(JOBS, document)
             self._log("created Job %s", action.name)
@@ -92,10 +97,19 @@ class Executor:
 
     async def _apply_deployment(self, action: ApplyDeployment) -> None:
         document = release_deployment(self._parent, self._spec(), self._settings, action)
+        await self._apply_policy(serving_policy)
         uid = await self._apply(DEPLOYMENTS, document, self._parent.uid)
         budget = release_budget(self._parent, action, uid) if uid else None
         if budget:
             await self._apply(BUDGETS, budget, uid)
+
+    async def _apply_policy(
+        self, policy: Callable[[ObservedObject, Spec, PodNetwork], Json]
+    ) -> None:
+        """Before the pods that it holds for, so that none ever runs without it."""
+        if network := self._settings.pod_network:
+            document = policy(self._parent, self._spec(), network)
+            await self._apply(POLICIES, document, self._parent.uid)
 
     async def _apply(self, kind: Kind, document: Json, owner_uid: str) -> str:
         """Apply over the version that is read now, unless it is as intended or not ours.
@@ -137,7 +151,9 @@ class Executor:
             pass  # gone, or another object has its name now: this one is gone
 
     def _spec(self) -> Spec:
-        return parse_spec(dict(self._parent.spec))
+        spec = spec_of(self._parent.spec, self._settings.profiles)
+        assert isinstance(spec, Spec)  # the plan was made of it
+        return spec
 
     def _log(self, message: str, *arguments: object) -> None:
         logger.info(f"%s/%s: {message}", self._parent.namespace, self._parent.name, *arguments)

@@ -20,11 +20,14 @@ from chart import (
     operator_pod,
     readme,
     render,
+    values_schema,
 )
 from lora_api.generate import generated_files
+from lora_api.profile import PROFILES
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
+from lora_operator.podnetwork import PodNetwork
 from lora_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -118,6 +121,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         cluster_name="eu-1",
         namespaces=("red", "blue"),
         allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub")),
+        profiles=PROFILES.validate_python(EVERYTHING["profiles"]),
         resync_seconds=60,
         backoff_min_seconds=1,
         backoff_max_seconds=2.5,
@@ -125,6 +129,11 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         log_level=LogLevel.DEBUG,
         log_format=LogFormat.JSON,
         runbooks_url="https://docs.example/lora/runbooks.html",
+        pod_network=PodNetwork(
+            egress_ports=(9000,),
+            egress_cidrs=("10.1.0.0/16",),
+            clients=({"namespaceSelector": {"matchLabels": {"team": "gateway"}}},),
+        ),
     )
 
 
@@ -224,6 +233,7 @@ def test_objects_are_named_by_the_release(release: str, name: str) -> None:
         {"resources": {"limit": {}}},
         {"topologySpreadConstraints": [{"topologykey": "zone"}]},
         {"networkPolicy": {"apiServerCIDR": []}},
+        {"networkPolicy": {"pods": {"clients": []}}},
     ],
     ids=json.dumps,
 )
@@ -245,6 +255,7 @@ def test_a_misspelt_value_is_refused(values: Json) -> None:
         {"metrics": {"serviceMonitor": {"interval": "soon"}}},
         {"podDisruptionBudget": {"maxUnavailable": "half"}},
         {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}},
+        {"networkPolicy": {"pods": {"egressCIDRs": ["10.0.0.1"]}}},
     ],
     ids=json.dumps,
 )
@@ -265,6 +276,10 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         if "properties" in node and section not in ("resources", "affinity"):
             assert set(node["properties"]) == set(VALUES[section]), section
     assert set(known["images"]["properties"]["serving"]["properties"]) == {r.name for r in Runtime}
+
+
+def test_the_schema_of_a_profile_is_that_of_the_model() -> None:
+    assert (CHART / "values.schema.json").read_text() == values_schema(), "run `make generate`"
 
 
 def test_the_schema_knows_the_operators_own_words() -> None:

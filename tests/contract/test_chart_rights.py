@@ -4,6 +4,7 @@ What a call asks for is written down here once; that a real API server agrees is
 integration tests show, which run with these rights.
 """
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -38,6 +39,7 @@ from lora_operator.cluster import CHILDREN, LORA_DEPLOYMENTS, PODS, Kind
 from lora_operator.execute import Executor, post_event, write_status
 from lora_operator.observe import observe_children, observe_object
 from lora_operator.observed import ObservedObject
+from lora_operator.podnetwork import PodNetwork
 from lora_operator.settings import Settings
 
 Right = tuple[str, str, str]
@@ -113,7 +115,7 @@ class AskingCluster(FakeCluster):
         return await super().read_log_tail(namespace, pod, container, lines)
 
 
-async def rights_asked_for() -> set[Right]:
+async def rights_asked_for(settings: Settings = SETTINGS) -> set[Right]:
     """Everything that the operator does, done once; kopf lists and watches besides."""
     cluster = AskingCluster()
     for kind in (LORA_DEPLOYMENTS, *CHILDREN):
@@ -131,20 +133,22 @@ async def rights_asked_for() -> set[Right]:
     cluster.add(LORA_DEPLOYMENTS, document)
     parent = await observe_object(cluster, "team", "demo")
     assert parent is not None
-    await carry_out_everything(cluster, parent)
+    await carry_out_everything(cluster, parent, settings)
     run_a_pod(cluster)
     await observe_children(cluster, parent)
     await write_status(cluster, parent, counted_on)
     return cluster.asked
 
 
-async def carry_out_everything(cluster: AskingCluster, parent: ObservedObject) -> None:
+async def carry_out_everything(
+    cluster: AskingCluster, parent: ObservedObject, settings: Settings
+) -> None:
     assert {*map(type, ACTIONS), EmitEvent} == set(get_args(Action)), "an action is left out"
     for action in ACTIONS[:3]:
-        await Executor(cluster, SETTINGS, parent).execute(action)
+        await Executor(cluster, settings, parent).execute(action)
     cluster.objects["deployments", "team", "demo-1"]["metadata"]["uid"] = "uid"
     for action in ACTIONS[3:]:
-        await Executor(cluster, SETTINGS, parent).execute(action)
+        await Executor(cluster, settings, parent).execute(action)
     told = EmitEvent("Warning", "AccessDenied", "no access; grant it")
     for _ in range(2):
         await post_event(cluster, parent, told, NOW)
@@ -161,20 +165,33 @@ def run_a_pod(cluster: AskingCluster) -> None:
     })  # fmt: skip
 
 
-def rights_granted() -> list[Right]:
+def rights_granted(values: dict[str, Any] | None = None) -> list[Right]:
     return [
         (group, resource, verb)
-        for rule in chart_rules()
+        for rule in chart_rules(values)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     ]
 
 
-async def test_the_chart_grants_exactly_what_the_operator_calls() -> None:
-    granted = rights_granted()
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        ({}, SETTINGS),
+        (
+            {"networkPolicy": {"pods": {"enabled": True}}},
+            replace(SETTINGS, pod_network=PodNetwork()),
+        ),
+    ],
+    ids=["default", "network policies for pods"],
+)
+async def test_the_chart_grants_exactly_what_the_operator_calls(
+    values: dict[str, Any], settings: Settings
+) -> None:
+    granted = rights_granted(values)
     assert len(granted) == len(set(granted)), "a right is granted twice"
-    assert set(granted) == await rights_asked_for()
+    assert set(granted) == await rights_asked_for(settings)
 
 
 def test_no_wildcard_and_no_verb_on_secrets_is_granted_in_any_mode() -> None:
