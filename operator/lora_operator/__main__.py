@@ -21,6 +21,7 @@ from lora_operator.cluster import (
     connect,
 )
 from lora_operator.handlers import kopf_settings, watches
+from lora_operator.health import LoopLag, health_served
 from lora_operator.logs import log_to_stderr
 from lora_operator.metrics import Metrics, serve_metrics
 from lora_operator.planning import plan
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--health",
         default="http://0.0.0.0:8080/healthz",
         metavar="URL",
+        type=urlsplit,
         help="where to answer liveness probes (default: %(default)s)",
     )
     parser.add_argument(
@@ -87,12 +89,12 @@ class WatchesEnded(Exception):
     """A watch failed for good: its resource is gone, or the API server said so."""
 
 
-async def run(settings: Settings, health: str, metrics_at: SplitResult) -> None:
+async def run(settings: Settings, health_at: SplitResult, metrics_at: SplitResult) -> None:
     """The whole operator.
 
     Args:
         settings: What the chart decides.
-        health: URL of the liveness endpoint.
+        health_at: URL of the liveness endpoint.
         metrics_at: URL of the metrics; without a port they are served nowhere.
 
     Raises:
@@ -107,20 +109,23 @@ async def run(settings: Settings, health: str, metrics_at: SplitResult) -> None:
             meter=metrics,
         )  # fmt: skip
         metrics.follow_queue(queue.depth)
-        age = WatchAge[ObjectKey]()
+        age, lag = WatchAge[ObjectKey](), LoopLag()
         # Before kopf's own tasks: when it ends it cancels those that were made after it began.
         looking = asyncio.create_task(queue.run(), name="looks")
         resyncing = asyncio.create_task(_resync(cluster, settings, queue, age), name="resync")
+        timing = asyncio.create_task(metrics.follow_loop(lag.observe), name="loop-lag")
         watching = asyncio.create_task(
-            _watch(settings, watches(queue.add, age, metrics.watched), health), name="watches"
+            _watch(settings, watches(queue.add, age, metrics.watched)), name="watches"
         )
         try:
-            done, _ = await asyncio.wait(
-                (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
+            async with health_served(health_at, {"watch": age.check, "loop": lag.check}):
+                done, _ = await asyncio.wait(
+                    (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
         finally:
+            timing.cancel()
             resyncing.cancel()
             watching.cancel()
             queue.stop()
@@ -133,15 +138,13 @@ async def _metrics_served(metrics: Metrics, at: SplitResult) -> AsyncIterator[No
         yield
         return
     runner = await serve_metrics(metrics, at.hostname or "", at.port, at.path or "/metrics")
-    lag = asyncio.create_task(metrics.follow_loop(), name="loop-lag")
     try:
         yield
     finally:
-        lag.cancel()
         await runner.cleanup()
 
 
-async def _watch(settings: Settings, registry: kopf.OperatorRegistry, health: str) -> None:
+async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:
     """Run kopf until SIGTERM."""
     try:
         await kopf.operator(
@@ -150,7 +153,6 @@ async def _watch(settings: Settings, registry: kopf.OperatorRegistry, health: st
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            liveness_endpoint=health,
         )
     except Exception as error:
         raise WatchesEnded(repr(error)) from error
