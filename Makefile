@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs cli tests examples bench docs
+SOURCES := crds operator jobs cli tests examples bench deploy docs
 
 # A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
@@ -57,11 +57,20 @@ BENCH ?=
 bench-data: venv ## the bars of merge and transfers, side by side; BENCH="--size 0.3" for a small run
 	$(BIN)/python bench/data/bench_data.py $(BENCH)
 
+sbom: venv ## what each image holds, as SPDX, into out/sbom
+	$(BIN)/python deploy/sbom.py out/sbom
+
 bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
 	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
 
+bench-soak: venv ## memory, tasks and files of the operator while objects come and go; BENCH="--minutes 60"
+	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_soak.py $(BENCH)
+
 bench-verdict: venv ## what the speed gates say where the truth is known; BENCH="--runs 2 --slowed 1"
 	PYTHONPATH=tests/support $(BIN)/python bench/verdict/bench_verdict.py $(BENCH)
+
+bench-verify: venv ## how often verify catches another model, and what it refuses wrongly; BENCH="--runs 1"
+	PYTHONPATH=tests/support $(BIN)/python bench/verify/bench_verify.py $(BENCH)
 
 e2e: venv ## the main job on the local cluster, with real stages (root, Linux)
 	$(BIN)/pytest tests/e2e

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds what a release consists of into dist/: wheel, chart, manifests, checksums. Reproducible: the
+# Builds what a release consists of into dist/: wheel, chart, manifests, SBOMs, checksums. Reproducible: the
 # time in archives is the commit's, so the same commit gives the same checksums everywhere.
 #
 #   deploy/release.sh PYTHON HELM [FOLDER]
@@ -15,6 +15,7 @@ mkdir -p "$folder"
 "$helm" package charts/lora-operator -d "$folder" > /dev/null
 "$helm" template lora-operator charts/lora-operator -n lora-system --set crds.keep=false \
   > "$folder/lora-operator.yaml"
+"$python" deploy/sbom.py "$folder" > /dev/null
 cp crds/loradeployments.yaml "$folder/lora-operator.crds.yaml"
 (cd "$folder" && sha256sum -- * > SHA256SUMS)
 cat "$folder/SHA256SUMS"

@@ -18,14 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bystanders import add_bystanders
-from crowd import Crowd, Story
-from subject import Samples, Subject, calls, quantile, value, writes
+from crowd import Story
+from stand import Stand, stand
+from subject import Samples, calls, quantile, value, writes
 
-from api_server import api_server
-from canned_stages import CannedStages
-from faultlab.adminapi import AdminApi
-from faultlab.kubelet import LabKubelet, Place
-from lora_api import GROUP, PLURAL, VERSION
 from planning_world import World
 
 LAG = "lora_operator_event_loop_lag_seconds"
@@ -52,14 +48,12 @@ class Bench:
     one_by_one: int
     quiet_seconds: float
     with_bystanders: bool
-    api: AdminApi
-    subject: Subject
-    crowd: Crowd
+    there: Stand
     rows: list[Row] = field(default_factory=list)
 
     async def run(self) -> list[Row]:
         """Everything, in the order in which it is told."""
-        started = await asyncio.to_thread(self.subject.start)
+        started = await asyncio.to_thread(self.there.subject.start)
         await self._one_by_one(started)
         await self._burst()
         await self._settled()
@@ -111,12 +105,12 @@ class Bench:
         after = await self._samples()
         cpu = value(after, "process_cpu_seconds_total") - value(before, "process_cpu_seconds_total")
         memory = value(after, "process_resident_memory_bytes") / MEBI
-        jobs = sum(len(s.jobs) for s in self.crowd.stories.values())
+        jobs = sum(len(s.jobs) for s in self.there.crowd.stories.values())
         self.rows += [
             Row("settled: writes", 0, writes(after) - writes(before),
                 f"in {self.quiet_seconds:.0f} s, every object looked at each {RESYNC_SECONDS:.0f}"),
             Row("settled: resident MiB", 120 * 1e6 / MEBI * max(1, self.objects / 1000), memory,
-                f"{len(self.crowd.stories)} objects, {jobs} Jobs"),
+                f"{len(self.there.crowd.stories)} objects, {jobs} Jobs"),
             Row("settled: event loop lag, p99, s", 0.02, quantile(before, after, LAG, 0.99)),
             Row("settled: CPU, cores", 0.01, cpu / self.quiet_seconds,
                 f"at a resync of {RESYNC_SECONDS:.0f} s; the default is 600 s"),
@@ -124,18 +118,18 @@ class Bench:
 
     async def _bystanders(self) -> None:
         before = value(await self._samples(), "process_resident_memory_bytes")
-        told = await add_bystanders(self.api)
+        told = await add_bystanders(self.there.api)
         await asyncio.sleep(RESYNC_SECONDS * 1.5)
         after = value(await self._samples(), "process_resident_memory_bytes")
         self.rows.append(Row("bystanders: more resident MiB", 2, (after - before) / MEBI, told))
 
     async def _restart(self) -> None:
-        count = len(self.crowd.stories)
-        self.subject.kill()
-        serves = await asyncio.to_thread(self.subject.start)
+        count = len(self.there.crowd.stories)
+        self.there.subject.kill()
+        serves = await asyncio.to_thread(self.there.subject.start)
         before = await self._samples()
         began = time.monotonic()
-        (story,) = await self.crowd.add(range(10**6, 10**6 + 1))
+        (story,) = await self.there.crowd.add(range(10**6, 10**6 + 1))
         await self._until([story], lambda s: s.seen)
         looked = (story.seen or 0) - began
         await self._until([story], lambda s: s.ready)
@@ -147,11 +141,11 @@ class Bench:
             Row("kill -9: a new object's first conditions, s more", 5, looked),
             Row("kill -9: writes to settled objects", 0, max(0.0, written - round(own + 0.5)),
                 f"{written:.0f} in all, those of the new object's run among them"),
-            Row("SIGTERM to the end, s", 3, await asyncio.to_thread(self.subject.stop)),
+            Row("SIGTERM to the end, s", 3, await asyncio.to_thread(self.there.subject.stop)),
         ]  # fmt: skip
 
     async def _burst_of(self, numbers: range) -> list[Story]:
-        stories = await self.crowd.add(numbers)
+        stories = await self.there.crowd.add(numbers)
         await self._until(stories, lambda s: s.ready)
         return stories
 
@@ -166,7 +160,7 @@ class Bench:
             await asyncio.sleep(0.02)
 
     async def _samples(self) -> Samples:
-        return await asyncio.to_thread(self.subject.samples)
+        return await asyncio.to_thread(self.there.subject.samples)
 
 
 def _plan_ms() -> float:
@@ -191,31 +185,10 @@ def _by_kind(before: Samples, after: Samples, objects: int) -> str:
 
 async def measure(chosen: argparse.Namespace, folder: Path) -> list[Row]:
     """Start everything, measure, end it."""
-    with api_server(folder / "control-plane") as plane:
-        names = [f"team-{n}" for n in range(1 + chosen.objects // OBJECTS_OF_A_NAMESPACE)]
-        async with AdminApi(plane.server) as api:
-            crowd, kubelet = Crowd(api, names), LabKubelet(api, in_step=False)
-            kubelet.places.update({name: Place(CannedStages()) for name in names})
-            await api.until_served(f"/apis/{GROUP}/{VERSION}/{PLURAL}")
-            await crowd.prepare()
-            subject = Subject(plane.kubeconfig, folder, RESYNC_SECONDS)
-            tasks = [asyncio.create_task(t) for t in (kubelet.run(), crowd.follow())]
-            bench = Bench(
-                chosen.objects, chosen.one_by_one, chosen.quiet, chosen.bystanders,
-                api, subject, crowd,
-            )  # fmt: skip
-            work = asyncio.create_task(bench.run())
-            try:
-                await asyncio.wait((work, *tasks), return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    if task.done():
-                        task.result()
-                return await work
-            finally:
-                subject.kill()
-                work.cancel()
-                for task in tasks:
-                    task.cancel()
+    names = [f"team-{n}" for n in range(1 + chosen.objects // OBJECTS_OF_A_NAMESPACE)]
+    async with stand(folder, names, RESYNC_SECONDS) as there:
+        bench = Bench(chosen.objects, chosen.one_by_one, chosen.quiet, chosen.bystanders, there)
+        return await there.while_it_stands(bench.run())
 
 
 def main() -> None:

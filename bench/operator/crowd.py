@@ -73,7 +73,7 @@ class Crowd:
         return await in_turns(partial(self._add, number) for number in numbers)
 
     async def _add(self, number: int) -> Story:
-        key = (self._namespaces[number % len(self._namespaces)], f"model-{number}")
+        key = self.key(number)
         spec = spec_document(adapters=[{"uri": f"s3://models/adapter-{number}"}])
         await self._api.create(
             f"/apis/{GROUP}/{VERSION}/namespaces/{key[0]}/{PLURAL}",
@@ -83,6 +83,38 @@ class Crowd:
         for note in self._early.pop(key, ()):
             note(story)
         return story
+
+    async def change(self, number: int, adapter: str) -> Story:
+        """Ask for another adapter; the object is not ready until that one serves."""
+        story = self.stories[self.key(number)]
+        story.ready = None
+        spec = spec_document(adapters=[{"uri": f"s3://models/{adapter}"}])
+        await self._api.merge(self._path(number), {"spec": {"adapters": spec["adapters"]}})
+        return story
+
+    async def remove(self, number: int) -> None:
+        """Delete an object, and with it what it owns."""
+        await self._api.delete(self._path(number))
+        del self.stories[self.key(number)]
+
+    async def lose_job(self, number: int) -> None:
+        """Delete one Job of an object, if it has any, as by hand."""
+        namespace, name = self.key(number)
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        for job in (await self._api.items(f"{path}?labelSelector={LABEL_NAME}={name}"))[:1]:
+            await self._api.delete(f"{path}/{job['metadata']['name']}")
+
+    async def wipe_status(self, number: int) -> None:
+        """Forget all that an object's status says."""
+        await self._api.merge(f"{self._path(number)}/status", {"status": None})
+
+    def key(self, number: int) -> Key:
+        """Namespace and name."""
+        return (self._namespaces[number % len(self._namespaces)], f"model-{number}")
+
+    def _path(self, number: int) -> str:
+        namespace, name = self.key(number)
+        return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
 
     async def follow(self) -> None:
         """Watch until cancelled."""
@@ -113,7 +145,10 @@ class Crowd:
 
     def _object(self, found: Json, now: float) -> None:
         conditions = found.get("status", {}).get("conditions", ())
-        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        wanted = ("Ready", "True", found["metadata"]["generation"])
+        is_ready = any(
+            (c["type"], c["status"], c["observedGeneration"]) == wanted for c in conditions
+        )
 
         def note(story: Story) -> None:
             story.seen = story.seen or (now if conditions else None)

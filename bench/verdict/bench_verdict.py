@@ -1,6 +1,6 @@
 """What the speed gates say on a real engine where the truth is known: `make bench-verdict`.
 
-    python bench/verdict/bench_verdict.py [--runs 20] [--slowed 5] [--max-duration 5m] [--share 0.2]
+    python bench/verdict/bench_verdict.py [--runs 20] [--slowed 5] [--max-duration 5m] [--share 1]
 
 A/A: both arms are the same model, so that a Failed is false. Slowed: the second arm has more
 layers, identity ones, so that it says the same and is truly slower; anything but Failed is missed.
@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="with the same model in both arms")
     parser.add_argument("--slowed", type=int, default=5, help="with a truly slower second arm")
-    parser.add_argument("--share", type=float, default=0.2, help="of layers that it has more")
+    parser.add_argument("--share", type=float, default=1.0, help="of layers that it has more")
     parser.add_argument("--max-duration", default="5m", help="of one benchmark")
     parser.add_argument("--precision", type=float, default=0.05, help="half-width that ends it")
     chosen = parser.parse_args()

@@ -48,6 +48,8 @@ class ConditionReason(StrEnum):
     SUSPENDED = "Suspended"
     INVALID_SPEC = "InvalidSpec"
     NOT_ALLOWED = "NotAllowed"
+    PROFILE_NOT_FOUND = "ProfileNotFound"
+    ARTIFACT_MISSING = "ArtifactMissing"
     GATES_PASSED = "GatesPassed"
     GATES_FAILED = "GatesFailed"
     GATES_ERROR = "GatesError"

@@ -11,7 +11,7 @@ from typing import Any
 from lora_api import API_VERSION, GROUP, KIND, PLURAL, SHORT_NAME, SINGULAR, VERSION
 from lora_api.base import ApiModel
 from lora_api.naming import MAX_NAME
-from lora_api.spec import Spec
+from lora_api.spec import ObjectSpec
 from lora_api.status import Status
 
 Schema = dict[str, Any]
@@ -108,7 +108,7 @@ def _resolved(node: Schema, definitions: dict[str, Schema]) -> Schema:
 
 def custom_resource_definition() -> dict[str, Any]:
     """The whole CRD, one version, served and stored."""
-    spec = structural_schema(Spec)
+    spec = structural_schema(ObjectSpec)
     # Filled in at creation: kstatus takes an object without it for current.
     unseen = Status().model_dump(by_alias=True, include={"observed_generation"})
     status = structural_schema(Status) | {"default": unseen}

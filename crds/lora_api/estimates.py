@@ -8,6 +8,11 @@ Beside a metric's row by condition stands one row for each comparison:
      "OutputTokensPerSecond@1:quantized/base":
         {"value": "1.90", "lower": "1.85", "upper": "1.95", "blocks": "9"}, ...}
 
+A timing metric's row by condition holds bounds of its numbers too, for gates with a plain limit:
+
+    "OutputTokensPerSecond@1": {"quantized": "190", "quantizedLower": "185",
+                                "quantizedUpper": "195", "blocks": "9"}
+
 They are computed by the stage that measured. Judging compares their bounds, exactly: `Fraction`s of
 decimal strings. `#selection` and `#confirmation` are the same over one half of the documents each:
 recipes are chosen on the first, and the chosen one is judged on the second.
@@ -50,6 +55,11 @@ def comparison(metric: str, condition: str, against: str, part: Part = Part.ALL)
     return f"{metric}{_COMPARES}{condition}/{against}" + (f"#{part.value}" if part else "")
 
 
+def bounds_of(condition: str) -> tuple[str, str]:
+    """The keys, in a metric's row by condition, of the 95 % interval of one of its numbers."""
+    return f"{condition}{LOWER.capitalize()}", f"{condition}{UPPER.capitalize()}"
+
+
 def is_comparison(key: str) -> bool:
     """Whether a row holds an estimate and not one number a condition."""
     return _COMPARES in key
@@ -70,6 +80,22 @@ class Estimate(NamedTuple):
     documents: int = 0
     effective_documents: Fraction = Fraction(0)
     blocks: int = 0
+
+
+def measured(
+    measurements: Mapping[str, Mapping[str, str]], metric: str, condition: str
+) -> Estimate:
+    """One condition's number over blocks, with its interval where there is one.
+
+    Raises:
+        MissingMeasurement: It is absent, unreadable or not positive, or its bounds do not hold it.
+    """
+    row, (lower, upper) = measurements.get(metric, {}), bounds_of(condition)
+    if condition not in row:
+        raise MissingMeasurement(f"{metric} of {condition} was not measured")
+    kept = {VALUE: row[condition], BLOCKS: row.get(BLOCKS, "1")}
+    kept |= {key: row[name] for key, name in ((LOWER, lower), (UPPER, upper)) if name in row}
+    return estimate({metric: kept}, metric)
 
 
 def exactly(value: Fraction) -> Estimate:

@@ -32,9 +32,19 @@ from lora_api.estimates import (
     estimate,
     exactly,
     finite,
+    measured,
 )
 from lora_api.estimates import MissingMeasurement as MissingMeasurement
-from lora_api.gatespec import GateMode, Gates, Override
+from lora_api.gatespec import (
+    QUALITY_METRICS,
+    TIMING_METRICS,
+    CustomGate,
+    GateMetric,
+    GateMode,
+    Gates,
+    Override,
+    SetName,
+)
 
 Measurements = dict[str, dict[str, str]]
 
@@ -138,6 +148,8 @@ class _Gate(NamedTuple):
     mode: GateMode
     observe: Callable[[], _Observation]
     inapplicable: str = ""
+    show: Callable[[Fraction], str] | None = None
+    """How its numbers read; None: as changes."""
 
 
 def number(measurements: Mapping[str, Mapping[str, str]], metric: str, condition: str) -> Fraction:
@@ -309,6 +321,77 @@ def _speed_gates(gates: Gates, m: Measurements) -> list[_Gate]:
     ]  # fmt: skip
 
 
+def _custom_gates(gates: Gates, m: Measurements, part: Part, of_speed: bool) -> list[_Gate]:
+    """The user's own, of what `evaluate` measures or of what `benchmark` does."""
+    return [
+        _custom_gate(custom, m, part)
+        for custom in gates.custom or ()
+        if (custom.metric in (*TIMING_METRICS, GateMetric.PEAK_MEMORY_BYTES)) is of_speed
+    ]
+
+
+def _custom_gate(gate: CustomGate, m: Measurements, part: Part) -> _Gate:
+    metric = _metric_of(gate)
+    against = gate.against.value.lower() if gate.against else ""
+    is_share = gate.metric is GateMetric.PASS_RATE
+    neutral = Fraction(0) if is_share else Fraction(1)
+    show = signed_percent if is_share else change_of if against else _plain
+    judged_part = part if gate.metric in QUALITY_METRICS else Part.ALL
+
+    def seen() -> Estimate:
+        if gate.metric in (GateMetric.WEIGHTS_BYTES, GateMetric.PEAK_MEMORY_BYTES):
+            value = number(m, metric, QUANTIZED)
+            return exactly(value / number(m, metric, against) if against else value)
+        if against:
+            return estimate(m, comparison(metric, QUANTIZED, against, judged_part))
+        return measured(m, metric, QUANTIZED)
+
+    def observe() -> _Observation:
+        if gate.min or gate.max_decrease:
+            least = finite(gate.min) if gate.min else neutral - percent(gate.max_decrease or "")
+            return _at_least(seen(), least, judged_part)
+        if gate.max:
+            return _at_most(seen(), finite(gate.max), judged_part)
+        change = gate.max_increase or f"-{gate.min_decrease}"
+        return _at_most(seen(), neutral + percent(change), judged_part)
+
+    limits = {
+        f">= {gate.min}": gate.min, f"<= {gate.max}": gate.max,
+        f"<= +{gate.max_increase}": gate.max_increase,
+        f">= -{gate.max_decrease}": gate.max_decrease,
+        f"<= -{gate.min_decrease}": gate.min_decrease,
+    }  # fmt: skip
+    limit = next(text for text, given in limits.items() if given)
+    missing = {
+        GateMetric.PASS_RATE: "no evaluation.task.scorer is given",
+        GateMetric.PERPLEXITY: "no general evaluation set is given",
+    }
+    is_optional = is_share or metric == GENERAL_PERPLEXITY
+    inapplicable = missing[gate.metric] if is_optional and metric not in m else ""
+    return _Gate(gate.name, limit, gate.mode, observe, inapplicable, show)
+
+
+def _metric_of(gate: CustomGate) -> str:
+    """The key of what a gate looks at."""
+    if gate.metric is GateMetric.PERPLEXITY:
+        return GENERAL_PERPLEXITY if gate.set is SetName.GENERAL else TASK_PERPLEXITY
+    return {
+        GateMetric.PASS_RATE: PASS_RATE,
+        GateMetric.TIME_TO_FIRST_TOKEN: at_concurrency(TTFT_P50, gate.concurrency),
+        GateMetric.TIME_PER_OUTPUT_TOKEN: at_concurrency(TPOT_P50, gate.concurrency),
+        GateMetric.OUTPUT_TOKENS_PER_SECOND: at_concurrency(
+            OUTPUT_TOKENS_PER_SECOND, gate.concurrency
+        ),
+        GateMetric.WEIGHTS_BYTES: WEIGHTS_BYTES,
+        GateMetric.PEAK_MEMORY_BYTES: PEAK_MEMORY_BYTES,
+    }[gate.metric]
+
+
+def _plain(value: Fraction) -> str:
+    """A number in its unit, with four digits."""
+    return f"{float(value):,.4g}" if value < 10_000 else f"{float(value):,.0f}"
+
+
 def _judge_one(gate: _Gate) -> GateResult:
     result = GateResult(name=gate.name, limit=gate.limit, mode=gate.mode, verdict=Verdict.ERROR)
     if gate.inapplicable:
@@ -319,7 +402,7 @@ def _judge_one(gate: _Gate) -> GateResult:
         found = gate.observe()
     except MissingMeasurement as missing:
         return result.model_copy(update={"message": str(missing)})
-    show = _SHOWN.get(gate.name, change_of)
+    show = _SHOWN.get(gate.name, change_of) if gate.show is None else gate.show
     return result.model_copy(
         update={
             "observed": show(found.seen.value) if found.seen else "",
@@ -340,7 +423,7 @@ def _share(fraction: Fraction) -> str:
     return signed_percent(fraction).lstrip("+")
 
 
-_SHOWN = {"gainRetained": _share, "passRate": signed_percent}
+_SHOWN: dict[str, Callable[[Fraction], str]] = {"gainRetained": _share, "passRate": signed_percent}
 """Of gates that look at no ratio."""
 
 
@@ -365,12 +448,20 @@ def _judge(gates: list[_Gate]) -> Judgement:
 
 def judge_quality(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
     """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes."""
-    return _judge(_quality_gates(gates, measurements, part))
+    return _judge(_all_quality(gates, measurements, part))
 
 
 def judge(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
     """Judge all gates over the rows of `evaluate` and `benchmark` together."""
-    return _judge(_quality_gates(gates, measurements, part) + _speed_gates(gates, measurements))
+    speed = _custom_gates(gates, measurements, part, of_speed=True)
+    return _judge(
+        _all_quality(gates, measurements, part) + _speed_gates(gates, measurements) + speed
+    )
+
+
+def _all_quality(gates: Gates, measurements: Measurements, part: Part) -> list[_Gate]:
+    own = _custom_gates(gates, measurements, part, of_speed=False)
+    return _quality_gates(gates, measurements, part) + own
 
 
 def accept(judgement: Judgement, reasons: Mapping[str, str]) -> Judgement:

@@ -5,7 +5,7 @@ from typing import Any
 from lora_api import API_VERSION, KIND
 from lora_api.crd import Schema, structural_schema
 from lora_api.report import SCHEMA_VERSION, Report
-from lora_api.spec import Spec
+from lora_api.spec import ObjectSpec
 from lora_api.status import Status
 
 
@@ -20,7 +20,7 @@ def api_reference() -> str:
         "There are no floats: percent and decimal strings, durations (`1h30m`) and quantities.",
         "",
     ]
-    for name, model in (("spec", Spec), ("status", Status)):
+    for name, model in (("spec", ObjectSpec), ("status", Status)):
         parts += _section(name, structural_schema(model))
     return "\n".join(parts)
 

@@ -107,6 +107,77 @@ class Comparison(ApiModel):
     upper: float | None = None
 
 
+class Claim(ApiModel):
+    """What people say of merging, and what the paired blocks say to it. No gate looks at it."""
+
+    name: Literal["mergedIsAsFast", "unmergedIsSlower"]
+    statement: str
+    metric: str
+    verdict: Literal["Supported", "Refuted", "Undecided"]
+    change: str = ""
+    """Against base."""
+    interval: str = ""
+    """95 %, of the change; empty for fewer than 2 blocks."""
+    blocks: int = 0
+    message: str = ""
+    """What is missing when it is undecided."""
+
+
+class ProcessState(ApiModel):
+    """What the machine did while one engine process was measured."""
+
+    block: int
+    condition: str
+    again: bool
+    load_average: str
+    """Over one minute."""
+    steal_share: str
+    """Of all cores' time that the hypervisor gave to others."""
+    foreign_share: str
+    """Of all cores' time that other processes used."""
+    accelerators: list[str]
+    """Each device's clocks and heat."""
+    disturbed: str
+    """Why it is not to be trusted; empty when it is."""
+    dropped: bool
+    """Its block was measured anew, and it is in no number."""
+
+
+class OpenLoopRow(ApiModel):
+    """One condition in the open loop; times count from a request's arrival."""
+
+    condition: str
+    requests: int
+    unfinished: int
+    """Cut off at the end; they count as slower than all others."""
+    quantiles_ms: dict[str, list[float | None]]
+    """TimeToFirstToken, TimePerOutputToken, RequestLatency: the quantiles of `quantiles`; none
+    where it lies among what is unfinished."""
+    good_per_second: float
+    """Goodput: requests that met the objectives, over first arrival to last token."""
+    good_share: float
+    """The same of all that came."""
+
+
+class OpenLoop(ApiModel):
+    """Requests that came at random moments, the same for every condition. No gate looks at it."""
+
+    skipped: str = ""
+    """Why it was not measured; then nothing else is set."""
+    rate_per_second: float = 0.0
+    rate_share: float = 0.0
+    """Of base's requests per second in the closed loop at `concurrency`."""
+    concurrency: int = 0
+    seconds: float = 0.0
+    """From the start to the last arrival."""
+    objectives: str = ""
+    quantiles: list[int] = []
+    """In percent."""
+    rows: list[OpenLoopRow] = []
+    missing: list[Fact] = []
+    """Conditions without a valid run, and why."""
+
+
 class SpeedRecord(ApiModel):
     """How speed was measured, and what of it was not."""
 
@@ -122,6 +193,11 @@ class SpeedRecord(ApiModel):
     """What was not measured, and why."""
     commands: list[Fact]
     repeatable_answers: int
+    open_loop: OpenLoop | None = None
+    """None in records of before it was measured."""
+    claims: list[Claim] = []
+    states: list[ProcessState] = []
+    """Of every engine process of the blocks."""
 
 
 class StageRecord(ApiModel):

@@ -53,6 +53,7 @@ class RuntimeRecipe:
         shared_memory_bytes: size of a memory-backed /dev/shm, 0 for none.
         takes_token_ids: a prompt may be token ids, and answers name theirs.
         lists_models: `/v1/models` names what is served.
+        prefix_cache_counters: in `/metrics`, tokens looked up in the prefix cache and found there.
         gives_logprobs: teacher-forced log-probabilities of a prompt can be asked for.
     """
 
@@ -72,6 +73,7 @@ class RuntimeRecipe:
     takes_token_ids: bool = False
     lists_models: bool = False
     gives_logprobs: bool = False
+    prefix_cache_counters: tuple[str, str] | None = None
 
 
 RECIPES: dict[Runtime, RuntimeRecipe] = {
@@ -98,6 +100,7 @@ RECIPES: dict[Runtime, RuntimeRecipe] = {
         takes_token_ids=True,
         lists_models=True,
         gives_logprobs=True,
+        prefix_cache_counters=("vllm:prefix_cache_queries", "vllm:prefix_cache_hits"),
     ),
     Runtime.TRANSFORMERS: RuntimeRecipe(
         command=("transformers", "serve", "{model}", "--host", "{host}", "--port", "{port}"),

@@ -371,13 +371,19 @@ class Jobs(ApiModel):
         )
 
 
-class Spec(ApiModel):
+UNMEASURED_CONCURRENCY = (
+    "gates.custom names a concurrency that is not in benchmark.workload.concurrency"
+)
+
+
+class ObjectSpec(ApiModel):
     """A LoRA adapter and its base, and what they shall become."""
 
     model_config = ApiModel.model_config | {
         "json_schema_extra": rules(
             rule(
-                "!has(self.connections) || self.quantization.calibration.sources.all(s,"
+                "!has(self.connections) || self.profile != ''"
+                " || self.quantization.calibration.sources.all(s,"
                 " !has(s.connection) || s.connection == '' ||"
                 " self.connections.exists(c, c.name == s.connection))",
                 "quantization.calibration.sources names a connection that is not in connections",
@@ -391,9 +397,25 @@ class Spec(ApiModel):
                 " s.uri != self.evaluation.general.uri)",
                 "the calibration set must not be the general evaluation set: its texts were seen",
             ),
+            rule(
+                "has(self.artifact) || self.profile != ''",
+                "artifact is missing: give the bucket, or a profile that gives one",
+            ),
+            rule(
+                "!has(self.gates) || !has(self.gates.custom) || self.gates.custom.all(g,"
+                " !has(g.concurrency) || g.concurrency == 1 || (has(self.benchmark)"
+                " && has(self.benchmark.workload) && has(self.benchmark.workload.concurrency)"
+                " && g.concurrency in self.benchmark.workload.concurrency))",
+                UNMEASURED_CONCURRENCY,
+            ),
         )
     }
 
+    profile: Annotated[
+        str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]{0,30}[a-z0-9])?)?$", max_length=32)
+    ] = ""
+    """Named defaults of the platform team (the chart's `profiles`). They fill what is unset here
+    and has no default, and their gates are floors."""
     suspend: bool = False
     """Running stages end and free their accelerators, no new one starts, what serves stays."""
     refresh: Token = ""
@@ -412,7 +434,8 @@ class Spec(ApiModel):
     overrides: Annotated[
         list[Override] | None, Field(max_length=32, json_schema_extra=atomic())
     ] = None
-    artifact: ArtifactPlace
+    artifact: ArtifactPlace | None = None
+    """Only an object whose profile gives it may leave it out."""
     serving: Serving = Serving()
     jobs: Jobs = Jobs()
 
@@ -426,14 +449,27 @@ class Spec(ApiModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gates_look_at_what_is_measured(self) -> Self:
+        measured = {1, *(self.benchmark.workload.concurrency or ())}
+        if any(gate.concurrency not in measured for gate in self.gates.custom or ()):
+            raise ValueError(UNMEASURED_CONCURRENCY)
+        return self
+
     def connection(self, name: str) -> Connection | None:
         """The connection of that name, or None."""
         return next((c for c in self.connections or [] if c.name == name), None)
 
 
+class Spec(ObjectSpec):
+    """All that a run needs: an object's spec with what its profile gives filled in."""
+
+    artifact: ArtifactPlace
+
+
 def parse_spec(raw: dict[str, Any]) -> Spec:
-    """A spec from an object's JSON. Unknown fields are refused, unlike on the API server."""
+    """A whole spec from JSON. Unknown fields are refused, unlike on the API server."""
     return Spec.model_validate(raw)
 
 
-__all__ = ["Decimal", "Spec", "parse_spec"]
+__all__ = ["Decimal", "ObjectSpec", "Spec", "parse_spec"]

@@ -49,6 +49,14 @@ class Summary(ApiModel):
     """Why it is not ready, one word."""
 
 
+class ProfileStatus(ApiModel):
+    """The profile that this look was made with."""
+
+    name: Word
+    digest: Word
+    """Of its content; another one is looked at like an edited spec."""
+
+
 class PinStatus(ApiModel):
     """What a source was resolved to; mirror of the store's pin."""
 
@@ -186,6 +194,7 @@ class Status(ApiModel):
         list[Condition], Field(max_length=16, json_schema_extra=list_map("type"))
     ] = []
     last_handled_retry: Word = ""
+    profile: ProfileStatus | None = None
     pins: Annotated[list[PinStatus], Field(max_length=40, json_schema_extra=atomic())] = []
     image: Annotated[str, StringConstraints(max_length=512)] = ""
     """Serving image that this object was pinned to."""

@@ -22,9 +22,11 @@ VERBS: tuple[str, ...] = (
     "report",
     "compare",
     "benchmark",
+    "import-benchmark",
     "verify",
 )
-"""Each is the function of that name in `lora_jobs.commands.<verb>`; heavy imports inside it."""
+"""Each is the function of that name in `lora_jobs.commands.<verb>`, a hyphen being an underscore;
+heavy imports inside it."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +42,8 @@ def _root() -> None:
 
 
 for _verb in VERBS:
-    app.command(name=_verb)(getattr(import_module(f"lora_jobs.commands.{_verb}"), _verb))
+    _name = _verb.replace("-", "_")
+    app.command(name=_verb)(getattr(import_module(f"lora_jobs.commands.{_name}"), _name))
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ current context, and is configured by the environment:
   LORA_OPERATOR_SERVING_IMAGE_<NAME>  default image of a runtime, e.g. ..._VLLM; benchmarks too
   LORA_OPERATOR_CLUSTER_NAME          set where several clusters share a bucket
   LORA_OPERATOR_NAMESPACES            comma-separated; empty watches all
+  LORA_OPERATOR_PROFILES              JSON: defaults that objects pick with spec.profile, by name
   LORA_OPERATOR_RESYNC_SECONDS        longest time between two looks at an object (600)
   LORA_OPERATOR_BACKOFF_MIN_SECONDS   first wait for the world to change (30); it doubles
   LORA_OPERATOR_BACKOFF_MAX_SECONDS   ... up to this (600)

@@ -37,13 +37,14 @@ class _Named:
 def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Trouble | None:
     """Why this object may not run at all; None when all that it names is allowed."""
     images = (*allowed.images, *own_images)
+    giver = f" with profile {spec.profile}" if spec.profile else ""
     for named in _names(spec, allowed, images):
         if named.name and not any(fnmatchcase(named.name, p) for p in named.patterns):
             listed = ", ".join(named.patterns) or "none"
             return Trouble(
                 ConditionReason.NOT_ALLOWED,
-                f"spec.{named.field} names {named.name}, which the administrator does not allow "
-                f"({listed}); name another, or have it added to the chart's {named.value}",
+                f"spec.{named.field}{giver} names {named.name}, which the administrator does not "
+                f"allow ({listed}); name another, or have it added to the chart's {named.value}",
                 Cure.CHANGE,
             )
     return None

@@ -16,16 +16,25 @@ from lora_operator.actions import EmitEvent
 REASON = ConditionReason.API_DENIED
 
 
-def with_denial(status: Status, message: str, generation: int, time: str) -> Status:
-    """The status that tells the denial; what serves keeps being Ready."""
+def with_denial(before: Status, status: Status, message: str, generation: int, time: str) -> Status:
+    """The status that tells the denial; what serves keeps being Ready.
+
+    Args:
+        before: The observed status: a denial that it tells already has begun then, not now.
+        status: What the plan says.
+        message: The API server's words.
+        generation: Of the object.
+        time: RFC 3339.
+    """
     told = f"{message}; grant the right, raise the quota or correct the object"
-    conditions = list(status.conditions)
-    ready = next((c for c in conditions if c.type == ConditionType.READY), None)
+    ready = next((c for c in status.conditions if c.type == ConditionType.READY), None)
     serves = ready is not None and ready.status is ConditionStatus.TRUE
-    changes = [(ConditionType.RECONCILING, ConditionStatus.TRUE)]
+    changes = {ConditionType.RECONCILING: ConditionStatus.TRUE}
     if not serves:
-        changes.append((ConditionType.READY, ConditionStatus.UNKNOWN))
-    for kind, value in changes:
+        changes[ConditionType.READY] = ConditionStatus.UNKNOWN
+    known = {c.type: c for c in before.conditions if c.reason == REASON and c.type in changes}
+    conditions = [known.get(c.type, c) for c in status.conditions]
+    for kind, value in changes.items():
         conditions = set_condition(conditions, kind, value, REASON, told, generation, time)
     summary = status.summary if serves else status.summary.model_copy(update={"reason": REASON})
     phase = status.phase if serves else Phase.WAITING

@@ -11,7 +11,7 @@ from typing import Any
 
 from lora_api import API_VERSION, KIND
 from lora_api.naming import ANNOTATION_GAVE_UP, ANNOTATION_INPUT_HASH
-from lora_api.spec import Spec, parse_spec
+from lora_api.spec import Spec
 from lora_api.status import Status
 from lora_operator.actions import (
     Action,
@@ -23,6 +23,7 @@ from lora_operator.actions import (
     EmitEvent,
     GiveUpRelease,
 )
+from lora_operator.asking import spec_of
 from lora_operator.cluster import (
     BUDGETS,
     DEPLOYMENTS,
@@ -150,7 +151,9 @@ class Executor:
             pass  # gone, or another object has its name now: this one is gone
 
     def _spec(self) -> Spec:
-        return parse_spec(dict(self._parent.spec))
+        spec = spec_of(self._parent.spec, self._settings.profiles)
+        assert isinstance(spec, Spec)  # the plan was made of it
+        return spec
 
     def _log(self, message: str, *arguments: object) -> None:
         logger.info(f"%s/%s: {message}", self._parent.namespace, self._parent.name, *arguments)

@@ -75,6 +75,7 @@ class Metrics:
         self._lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop wakes a sleeper.", _LAG_SECONDS
         )
+        self._tasks = self._gauge("event_loop_tasks", "Tasks on the event loop.")
         self._stages = self._histogram(
             "stage_duration_seconds", "Stages that ended, from their Job's start; reused ones not.",
             _STAGE_SECONDS, "stage", "outcome",
@@ -129,7 +130,13 @@ class Metrics:
         return self._monotonic() - self._last_event[resource]
 
     async def follow_loop(self, told: Callable[[float], None] = lambda _: None) -> None:
-        """Measure the event loop's lag for ever; `told` hears each sample, in seconds."""
+        """Measure the event loop's lag for ever, and count its tasks at every scrape.
+
+        Args:
+            told: Hears each sample, in seconds.
+        """
+        loop = asyncio.get_running_loop()
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         while True:
             asleep = self._monotonic()
             await asyncio.sleep(_LAG_PERIOD_SECONDS)

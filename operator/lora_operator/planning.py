@@ -11,16 +11,13 @@ Nothing is remembered but status, and that only as a cache: what is done stands 
 
 from collections.abc import Iterator
 
-from pydantic import ValidationError
-
-from lora_api.conditions import ConditionReason
 from lora_api.jobcontract import Stage
-from lora_api.spec import parse_spec
 from lora_api.status import Phase
 from lora_api.times import rfc3339
 from lora_operator.actions import Action, CreateJob, DeleteJob
 from lora_operator.allowed import refusal_of, refusal_of_stored
-from lora_operator.failures import Cure, Trouble
+from lora_operator.asking import spec_of
+from lora_operator.failures import Trouble
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
 from lora_operator.promotion import living
@@ -50,10 +47,9 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     before = status_of(observed.parent.status)
     if observed.parent.deleting:
         return Plan((), before)
-    try:
-        spec = parse_spec(dict(observed.parent.spec))
-    except ValidationError as error:
-        return _plan_stalled(observed, _unreadable(error), now)
+    spec = spec_of(observed.parent.spec, settings.profiles)
+    if isinstance(spec, Trouble):
+        return _plan_stalled(observed, spec, now)
     refusal = refusal_of(spec, settings.allowed, settings.serving_images.values())
     if refusal:
         return _plan_stalled(observed, refusal, now)
@@ -124,15 +120,8 @@ def _superseded_jobs(view: View, run: Run, rollout: Rollout) -> Iterator[DeleteJ
             yield DeleteJob(job.name, job.uid, "another piece of work has taken its place")
 
 
-def _unreadable(error: ValidationError) -> Trouble:
-    what = "; ".join(
-        f"spec.{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()[:5]
-    )
-    return Trouble(ConditionReason.INVALID_SPEC, f"{what}; correct the spec", Cure.CHANGE)
-
-
 def _plan_stalled(observed: Observed, trouble: Trouble, now: float) -> Plan:
-    """A spec that this version cannot read, or may not follow: say so, touch nothing."""
+    """A spec that this version cannot read, complete or follow: say so, touch nothing."""
     before, parent = status_of(observed.parent.status), observed.parent
     findings = stalled_findings(observed, trouble)
     status = before.model_copy(

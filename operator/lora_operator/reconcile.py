@@ -128,7 +128,7 @@ class Reconciler:
         at = rfc3339(self._now())
         events = [a for a in plan.actions if isinstance(a, EmitEvent)]
         if memory.denial:
-            status = with_denial(status, memory.denial, parent.generation, at)
+            status = with_denial(before, status, memory.denial, parent.generation, at)
             events += denial_events(before, status)
         status = with_links(status, self._settings.runbooks_url)
         if self._is_to_be_written(memory, before, status):

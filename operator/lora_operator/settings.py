@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lora_api.profile import PROFILES, Profile
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
@@ -19,6 +20,7 @@ class Settings:
         serving_images: Default image of each runtime; also runs the benchmark.
         namespaces: Watched namespaces; empty means all.
         allowed: What objects may name.
+        profiles: Defaults that objects may pick, by name.
         resync_seconds: Longest time between two looks at an object.
         backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
         progress_seconds: Shortest time between two status writes that only move progress.
@@ -32,6 +34,7 @@ class Settings:
     cluster_name: str = ""
     namespaces: tuple[str, ...] = ()
     allowed: Allowed = field(default_factory=Allowed)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     resync_seconds: float = 600.0
     backoff_min_seconds: float = 30.0
     backoff_max_seconds: float = 600.0
@@ -46,7 +49,8 @@ class Settings:
         """Read `LORA_OPERATOR_*`.
 
         Raises:
-            ValueError: An image is missing, or a number or a word is not one that is known.
+            ValueError: An image is missing, a number or a word is not one that is known, or a
+                profile says something that profiles do not have.
         """
         env = {
             key.removeprefix("LORA_OPERATOR_"): value
@@ -73,6 +77,7 @@ class Settings:
                 service_accounts=_listed(env.get("ALLOWED_SERVICE_ACCOUNTS", "*")),
                 secrets=_listed(env.get("ALLOWED_SECRETS", "*")),
             ),
+            profiles=PROFILES.validate_json(env.get("PROFILES") or "{}"),
             resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),
             backoff_min_seconds=float(env.get("BACKOFF_MIN_SECONDS", defaults.backoff_min_seconds)),
             backoff_max_seconds=float(env.get("BACKOFF_MAX_SECONDS", defaults.backoff_max_seconds)),

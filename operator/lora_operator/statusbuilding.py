@@ -61,6 +61,7 @@ def build_status(
         summary=_summary(view, run, "" if ready.status is TRUE else str(ready.reason)),
         conditions=conditions_of(before, findings, parent.generation, view.time),
         last_handled_retry=retry_token(parent) or before.last_handled_retry,
+        profile=view.profile,
         pins=_pins(run),
         image=run.resolution.image,
         run=_run_status(view, run),

@@ -26,7 +26,7 @@ from lora_api.naming import ANNOTATION_RETRY
 from lora_api.requests import StageRequests
 from lora_api.sources import requested_sources
 from lora_api.spec import Spec
-from lora_api.status import StageState, StageStatus, Status
+from lora_api.status import ProfileStatus, StageState, StageStatus, Status
 from lora_api.times import epoch_seconds, rfc3339
 from lora_operator.observed import Observed, ObservedJob, ObservedObject
 from lora_operator.settings import Settings
@@ -64,8 +64,20 @@ class View:
 
     @property
     def starts_afresh(self) -> bool:
-        """Whether what failed is to be tried again at once: the spec changed, or a retry."""
-        return self.retry or _spec_changed(self.parent, self.before)
+        """Whether what failed is to be tried again at once: spec or profile changed, or a retry."""
+        return (
+            self.retry
+            or _spec_changed(self.parent, self.before)
+            or _profile_changed(self.profile, self.before)
+        )
+
+    @cached_property
+    def profile(self) -> ProfileStatus | None:
+        """The profile that the spec was completed with."""
+        name = self.spec.profile
+        if not name:
+            return None
+        return ProfileStatus(name=name, digest=self.settings.profiles[name].digest)
 
     @cached_property
     def sources(self) -> Mapping[str, PinnedSource]:
@@ -173,6 +185,11 @@ def _spec_changed(parent: ObservedObject, before: Status) -> bool:
     """Whether the last plan was made for another generation; a wiped status cannot tell."""
     seen = [c.observed_generation for c in before.conditions if c.type == ConditionType.RECONCILING]
     return bool(seen) and seen[0] != parent.generation
+
+
+def _profile_changed(profile: ProfileStatus | None, before: Status) -> bool:
+    """Whether the last plan was made with other content; a wiped status cannot tell."""
+    return before.profile is not None and before.profile != profile
 
 
 def status_of(raw: Mapping[str, Any]) -> Status:

@@ -20,8 +20,10 @@ from chart import (
     operator_pod,
     readme,
     render,
+    values_schema,
 )
 from lora_api.generate import generated_files
+from lora_api.profile import PROFILES
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
@@ -119,6 +121,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         cluster_name="eu-1",
         namespaces=("red", "blue"),
         allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub")),
+        profiles=PROFILES.validate_python(EVERYTHING["profiles"]),
         resync_seconds=60,
         backoff_min_seconds=1,
         backoff_max_seconds=2.5,
@@ -273,6 +276,10 @@ def test_the_schema_knows_exactly_the_values_that_there_are() -> None:
         if "properties" in node and section not in ("resources", "affinity"):
             assert set(node["properties"]) == set(VALUES[section]), section
     assert set(known["images"]["properties"]["serving"]["properties"]) == {r.name for r in Runtime}
+
+
+def test_the_schema_of_a_profile_is_that_of_the_model() -> None:
+    assert (CHART / "values.schema.json").read_text() == values_schema(), "run `make generate`"
 
 
 def test_the_schema_knows_the_operators_own_words() -> None:

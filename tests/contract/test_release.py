@@ -1,5 +1,6 @@
 """What a release consists of, and that the same commit always gives the same bytes."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from localcluster import tools
 
@@ -54,6 +57,18 @@ def test_the_plain_manifest_installs_crd_and_operator(release: Path) -> None:
     text = (release / "lora-operator.yaml").read_text()
     kinds = {document["kind"] for document in yaml.safe_load_all(text) if document}
     assert {"CustomResourceDefinition", "Deployment", "ClusterRole"} <= kinds
+
+
+@pytest.mark.parametrize("image", ["operator", "jobs", "cpu"])
+def test_the_sbom_names_what_the_image_is_built_from(release: Path, image: str) -> None:
+    found = parse_file(str(release / f"lora-operator-{image}.spdx.json"))
+    assert validate_full_spdx_document(found) == []
+    lock = (REPOSITORY / f"requirements/{image}.lock").read_text()
+    pins = set(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock, re.MULTILINE))
+    itself, *packages = found.packages
+    assert itself.name == f"lora-operator-{image}"
+    assert {(p.name, p.version) for p in packages} == pins
+    assert sum(len(p.checksums) for p in packages) == lock.count("--hash=sha256:")
 
 
 def test_the_workflows_are_valid() -> None:

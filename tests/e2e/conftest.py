@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import tiny_model
-from testbed import E2E_BUCKET, E2E_SECRET, Testbed
+from testbed import E2E_BUCKET, E2E_SECRET, PROFILE, Testbed
 
 SOURCES = ("base", "adapter", "wrong-adapter", "calibration.jsonl", "task.jsonl", "general.jsonl")
 
@@ -22,7 +22,7 @@ def testbed() -> Testbed:
         model = pool.submit(tiny_model.ensure)
         bed = Testbed.up()
         folder = model.result().folder
-    bed.install_operator()
+    bed.install_operator({PROFILE: bed.profile()})
     for name in SOURCES:
         bed.upload(folder / name, E2E_BUCKET, name)
     return bed

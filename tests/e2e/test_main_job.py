@@ -6,17 +6,19 @@ One story in the order in which it is told; each test leaves the world as the ne
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo_object import demo_object
 from lora import WORKING, Asker, Lora, Streamer, until
-from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, Testbed
+from plugin import Plugin
+from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, PROFILE, PROFILE_STORE, Testbed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 NAME = "story"
-STORE = f"s3://{E2E_BUCKET}/story-store"
+STORE = PROFILE_STORE
 Json = dict[str, Any]
 
 
@@ -51,6 +53,17 @@ def through_vllm(good: Json) -> Json:
     serving = document["spec"]["serving"]
     serving["runtime"] = "VLLM"
     serving["strategy"] = {"blueGreen": {"bakeTime": "0s", "drainTimeout": "1m"}}
+    return document
+
+
+def that_cannot_start(good: Json) -> Json:
+    """The same model under another name, and no memory for an engine."""
+    document: Json = json.loads(json.dumps(good))
+    serving = document["spec"]["serving"]
+    serving["modelName"] = "another-name"
+    serving["strategy"] = {"startDeadline": "30s"}
+    small = {"limits": {"memory": "96Mi"}, "requests": {"memory": "96Mi"}}
+    serving["scheduling"] = serving.get("scheduling", {}) | {"resources": small}
     return document
 
 
@@ -148,6 +161,22 @@ def test_reverting_the_change_repeats_no_stage(lora: Lora, good: Json) -> None:
     assert working_jobs(lora) == before
 
 
+@pytest.mark.fault("F36")
+def test_no_stream_fails_while_a_candidate_fails_to_start(lora: Lora, good: Json) -> None:
+    serving, before = lora.serving_release(), working_jobs(lora)
+    with asking(lora) as clients:
+        lora.kubectl.apply(that_cannot_start(good))
+        told = lora.wait("Ready", "False", reason="StartDeadlineExceeded", seconds=300)
+        assert lora.condition("Available")["status"] == "True"
+        assert lora.serving_release() == serving
+        lora.kubectl.apply(good)
+        lora.wait("Ready", "True", seconds=240)
+    assert "30s" in told["message"]
+    assert [c.failures for c in clients] == [[], []]
+    assert lora.serving_release() == serving
+    assert working_jobs(lora) == before
+
+
 def test_deleted_jobs_and_a_restart_repeat_no_stage(testbed: Testbed, lora: Lora) -> None:
     lora.kubectl("delete", "jobs", "--all", "--wait=true")
     restart_operator(testbed)
@@ -222,3 +251,22 @@ def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
     with pytest.raises(AssertionError, match="not after"):
         until("a write", lambda: watched() != settled, 15)
+
+
+def test_a_small_object_takes_the_platform_teams_profile_and_the_plugin_follows_it(
+    testbed: Testbed, lora: Lora, good: Json, tmp_path: Path
+) -> None:
+    given = ("artifact", "connections")
+    spec = {k: v for k, v in good["spec"].items() if k not in given} | {"profile": PROFILE}
+    small = Lora(lora.kubectl, "small")
+    small.kubectl.apply(good | {"metadata": {"name": small.name}, "spec": spec})
+    small.wait("Ready", "True", seconds=300)
+    plugin = Plugin.with_kubectl(tmp_path, *small.kubectl.command)
+    where = ["--namespace", "story", "--kubeconfig", str(small.kubectl.kubeconfig)]
+    told = json.loads(plugin("status", small.name, "-o", "json", *where)["out"])
+    measured = plugin("report", small.name, *where)["out"]
+    assert told["phase"] == "Serving"
+    assert STORE in measured, measured
+    assert small.status["profile"]["name"] == PROFILE
+    assert small.jobs(*WORKING) == [], "the store had all of it"
+    assert Asker(small.url(), small.name).ask()

@@ -43,6 +43,7 @@ def test_killed_after_each_write_before_the_answer(
 
 @pytest.mark.fault("F1", "F2", "F4", "F5", "F12")
 @pytest.mark.exhaustive
+@pytest.mark.timeout(5400)
 def test_every_fault_at_every_write(
     run_cases: RunCases, references: References, subtests: pytest.Subtests
 ) -> None:

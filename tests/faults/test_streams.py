@@ -59,6 +59,7 @@ def test_an_api_server_that_is_away_is_not_stormed(
 
 @pytest.mark.fault("F6")
 @pytest.mark.exhaustive
+@pytest.mark.timeout(5400)
 def test_each_event_of_a_child_is_lost_once(
     run_cases: RunCases, references: References, subtests: pytest.Subtests
 ) -> None:

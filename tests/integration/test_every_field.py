@@ -5,9 +5,7 @@ their own, which the operator tells as `InvalidSpec`.
 """
 
 import contextlib
-import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from everyfield import STRANGE, fields_of, told, with_change
 from localcluster import pki
 from localcluster.controlplane import ControlPlane
 from localcluster.kubeapi import KubeApi
@@ -22,54 +21,16 @@ from lora_api.spec import parse_spec
 
 pytestmark = pytest.mark.integration
 Json = dict[str, Any]
-Path_ = tuple[str | int, ...]
-CRDS = Path(__file__).parents[2] / "crds"
+SAMPLE = Path(__file__).parents[2] / "crds/samples/full.yaml"
 OBJECTS = "/apis/lora-operator.dev/v1alpha1/namespaces/default/loradeployments"
-REMOVED = object()
-STRANGE: dict[str, list[object]] = {
-    "string": ["", "x" * 70_000, "größe-模型-\u202e\U0001f600", " ", REMOVED, None],
-    "integer": [0, -1, 2**31, 2**63 - 1, 10**30, REMOVED, None],
-    "boolean": [True, False, REMOVED, None],
-    "array": [[], [{}], ["x"] * 2000, REMOVED, None],
-    "object": [{}, {"größe": "模型"}, REMOVED, None],
-}
 
 
 def full() -> Json:
-    document: Json = yaml.safe_load((CRDS / "samples/full.yaml").read_text())
+    document: Json = yaml.safe_load(SAMPLE.read_text())
     return document
 
 
-def fields() -> dict[Path_, str]:
-    """Path -> type of every field of the schema; of a list its first item, if it has any."""
-    crd = yaml.safe_load((CRDS / "loradeployments.yaml").read_text())
-    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return dict(_walk(schema, ("spec",), full()["spec"]))
-
-
-def _walk(schema: Json, path: Path_, found: Any) -> Iterator[tuple[Path_, str]]:
-    yield path, schema.get("type", "string")
-    for name, inner in schema.get("properties", {}).items():
-        yield from _walk(inner, (*path, name), (found or {}).get(name))
-    if found and schema.get("type") == "array":
-        yield from _walk(schema["items"], (*path, 0), found[0])
-
-
-FIELDS = fields()
-
-
-def with_change(path: Path_, value: object) -> Json:
-    document = full()
-    node: Any = document
-    for key in path[:-1]:
-        if not isinstance(key, int) and node.get(key) is None:
-            node[key] = {}
-        node = node[key]
-    if value is REMOVED:
-        node.pop(path[-1], None) if isinstance(node, dict) else node.pop(int(path[-1]))
-    else:
-        node[path[-1]] = copy.deepcopy(value)
-    return document
+FIELDS = fields_of(full()["spec"])
 
 
 def declared_is_read(declared: Any, read: Any) -> bool:
@@ -100,10 +61,10 @@ def test_a_strange_value_is_refused_or_read_as_declared_in(
         if path[1:2] != (section,):
             continue
         for value in STRANGE[kind]:
-            document = with_change(path, value)
+            document = with_change(full(), path, value)
             code, body = api.raw("POST", f"{OBJECTS}?dryRun=All&fieldValidation=Strict", document)
             answer = json.loads(body)
-            with subtests.test(f"{'.'.join(map(str, path))} = {value!r:.30}"):
+            with subtests.test(told(path, value)):
                 assert code in (201, 400, 413, 422), answer
                 refused += code != 201
                 admitted += code == 201

@@ -1,10 +1,14 @@
 """Faults around the operator: what it must survive without a second run of anything."""
 
+import itertools
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from api_server import install_crd
 from kubectl import Kubectl
 from localcluster.controlplane import ControlPlane
 from lora_api.digests import digest_of
@@ -23,6 +27,10 @@ def stage(control_plane: ControlPlane, kubectl: Kubectl, tmp_path: Path) -> Iter
         yield running
 
 
+def created_jobs(log: str) -> list[str]:
+    return [line.split("created Job ")[1] for line in log.splitlines() if "created Job " in line]
+
+
 @pytest.mark.fault("F14")
 def test_two_operators_at_once_do_everything_once(
     stage: OperatorStage, control_plane: ControlPlane, tmp_path: Path
@@ -32,12 +40,7 @@ def test_two_operators_at_once_do_everything_once(
         stage.wait_for("Ready", "True", seconds=120)
         assert "created Job" in stage.operator.log + second.log
     assert stage.stages.ran == WORK
-    created = [
-        line.split("created Job ")[1]
-        for log in (stage.operator.log, second.log)
-        for line in log.splitlines()
-        if "created Job " in line
-    ]
+    created = created_jobs(stage.operator.log) + created_jobs(second.log)
     assert len(created) == len(set(created)), "no name was created twice"
     assert "Traceback" not in stage.operator.log + second.log
 
@@ -54,6 +57,71 @@ def test_an_api_server_that_restarts_is_waited_for(
     stage.wait_for("Ready", "True", seconds=120)
     assert stage.stages.ran == WORK
     assert "Traceback" not in stage.operator.log
+
+
+@contextmanager
+def somebody_who_writes_all_the_time(stage: OperatorStage) -> Iterator[list[int]]:
+    """Annotates the object as fast as the API server answers; tells how often."""
+    done, written = threading.Event(), [0]
+
+    def write() -> None:
+        for number in itertools.takewhile(lambda _: not done.is_set(), itertools.count(1)):
+            stage.kubectl("annotate", "lora", NAME, f"example.com/n={number}", "--overwrite")
+            written[0] = number
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield written
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.fault("F13")
+def test_somebody_who_writes_the_object_all_the_time_holds_nothing_up(stage: OperatorStage) -> None:
+    stage.apply()
+    with somebody_who_writes_all_the_time(stage) as written:
+        stage.wait_for("Ready", "True", seconds=120)
+    assert written[0] > 20
+    assert stage.stages.ran == WORK
+    assert len(created_jobs(stage.operator.log)) == len(set(created_jobs(stage.operator.log)))
+    assert "Traceback" not in stage.operator.log
+
+
+@pytest.mark.fault("F8")
+def test_of_an_object_that_was_deleted_while_nobody_watched_nothing_is_left(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: "quantize" in stage.stages.asked)
+    stage.operator.kill()
+    stage.kubectl("delete", "lora", NAME, "--wait=true")
+    stage.operator.start()
+    stage.until("its children are gone", lambda: not stage.children())
+    stage.stays("nothing is made for it", lambda: not stage.children())
+    assert "Traceback" not in stage.operator.log
+
+
+@pytest.mark.fault("F44")
+def test_a_crd_that_is_deleted_and_applied_again_costs_no_work(
+    stage: OperatorStage, kubectl: Kubectl
+) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    kubectl("delete", "crd", "loradeployments.lora-operator.dev", "--wait=true")
+    stage.until("its children are gone", lambda: not stage.children())
+    install_crd(kubectl)
+    stage.apply()
+
+    def ready() -> bool:
+        if not stage.operator.is_running:
+            stage.operator.start()  # as its Deployment would
+        return stage.condition("Ready").get("status") == "True"
+
+    stage.until("it serves again", ready, seconds=120)
+    assert stage.stages.ran == WORK, "all that was measured lies in the store"
 
 
 @pytest.mark.fault("F20")

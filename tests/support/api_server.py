@@ -16,16 +16,20 @@ _REPOSITORY = Path(__file__).parents[2]
 def api_server(folder: Path) -> Iterator[ControlPlane]:
     """Run it until the end of the block."""
     with ControlPlane(folder, controller_manager=True) as plane:
-        kubectl = admin(plane)
-        kubectl("apply", "--server-side", "-f", str(_REPOSITORY / "crds/loradeployments.yaml"))
-        # Not `kubectl wait`: it fails on a CRD that has no conditions yet.
-        wait_until("the CRD", lambda: _is_established(kubectl), seconds=30)
+        install_crd(admin(plane))
         yield plane
 
 
 def admin(plane: ControlPlane) -> Kubectl:
     """kubectl against it."""
     return Kubectl((str(tools.hyperkube()), "kubectl"), plane.kubeconfig)
+
+
+def install_crd(kubectl: Kubectl) -> None:
+    """Apply our CRD and wait until it is served."""
+    kubectl("apply", "--server-side", "-f", str(_REPOSITORY / "crds/loradeployments.yaml"))
+    # Not `kubectl wait`: it fails on a CRD that has no conditions yet.
+    wait_until("the CRD", lambda: _is_established(kubectl), seconds=30)
 
 
 def _is_established(kubectl: Kubectl) -> bool:

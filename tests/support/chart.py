@@ -1,10 +1,12 @@
 """The Helm chart as tests see it: rendered by the pinned helm, as documents.
 
-`python -m chart` writes its README from the comments of values.yaml.
+`python -m chart` writes its README from the comments of values.yaml, and into values.schema.json
+what a profile may hold.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,9 +16,11 @@ from typing import Any
 import yaml
 
 from localcluster import tools
+from lora_api.valuesschema import profile_schema
 
 Json = dict[str, Any]
 CHART = Path(__file__).parents[2] / "charts/lora-operator"
+SCHEMA = "values.schema.json"
 RELEASE, NAMESPACE = "lora-operator", "lora-system"
 EVERYTHING: Json = {
     "commonLabels": {"team": "models"},
@@ -25,6 +29,13 @@ EVERYTHING: Json = {
         "images": ["registry.example/*"],
         "serviceAccounts": [],
         "secrets": ["s3-*", "hub"],
+    },
+    "profiles": {
+        "gpu": {
+            "artifact": {"uri": "s3://models/lora"},
+            "gates": {"taskQuality": {"maxIncrease": "3%"}},
+            "serving": {"accelerator": {"product": "NVIDIA-L40S"}},
+        }
     },
     "clusterName": "eu-1",
     "runbooksUrl": "https://docs.example/lora/runbooks.html",
@@ -165,5 +176,27 @@ def readme() -> str:
         return written.read_text()
 
 
+def values_schema() -> str:
+    """values.schema.json with the schema of a profile as the model has it now."""
+    profile = _folded(profile_schema(), 4)
+    made, times = re.subn(
+        r'(?<=^    "profile": )\{.*?^    \}$', lambda _: profile, (CHART / SCHEMA).read_text(),
+        flags=re.MULTILINE | re.DOTALL,
+    )  # fmt: skip
+    assert times == 1
+    return made
+
+
+def _folded(node: Any, indent: int) -> str:
+    """JSON with what is short on one line."""
+    line = json.dumps(node)
+    if len(line) + indent <= 110 or not isinstance(node, dict):
+        return line
+    inner, end = " " * (indent + 2), "\n" + " " * indent
+    fields = (f"{inner}{json.dumps(key)}: {_folded(v, indent + 2)}" for key, v in node.items())
+    return "{\n" + ",\n".join(fields) + end + "}"
+
+
 if __name__ == "__main__":
+    (CHART / SCHEMA).write_text(values_schema())
     (CHART / "README.md").write_text(readme())

@@ -31,6 +31,7 @@ class Script:
         model: The name it answers under; empty: the one asked for.
         dies_on_start: It ends at once, after writing this.
         dies_on_request: It ends when it is asked, after writing this.
+        metrics: What /metrics says; empty: there is none (as a transport only).
         flaky_after: Answers change after this token from request to request; 0: never.
     """
 
@@ -48,6 +49,7 @@ class Script:
     dies_on_start: str = ""
     dies_on_request: str = ""
     flaky_after: int = 0
+    metrics: str = ""
 
 
 class FakeModel:

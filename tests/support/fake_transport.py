@@ -38,6 +38,8 @@ class FakeTransport(httpx.AsyncBaseTransport):
         script = self.model.script
         if request.url.path == "/v1/models":
             return httpx.Response(200, json={"data": [{"id": m} for m in script.models]})
+        if request.url.path == "/metrics":
+            return httpx.Response(200 if script.metrics else 404, text=script.metrics)
         if script.dies_on_request:
             raise httpx.ConnectError(script.dies_on_request)
         if script.status != 200:

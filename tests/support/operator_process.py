@@ -125,6 +125,11 @@ class OperatorProcess:
         self._operator.process.kill()
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._operator.process.is_running
+
+    @property
     def log(self) -> str:
         """All that it has said."""
         log = self._operator.process.log

@@ -17,7 +17,7 @@ from canned_stages import CannedStages
 from kubectl import Kubectl, KubectlError
 from localcluster.controlplane import ControlPlane
 from lora_api import API_VERSION, KIND
-from lora_api.naming import LABEL_RELEASE
+from lora_api.naming import LABEL_NAME, LABEL_RELEASE
 from operator_process import OperatorProcess
 from stand_in_kubelet import StandInKubelet
 
@@ -101,6 +101,11 @@ class OperatorStage:
         """Name -> uid of the stage Jobs that are there."""
         items = self.kubectl.items("jobs")
         return {j["metadata"]["name"]: j["metadata"]["uid"] for j in items}
+
+    def children(self) -> list[str]:
+        """Names of all that is made for objects."""
+        kinds = "jobs,pods,deployments,services,poddisruptionbudgets"
+        return [c["metadata"]["name"] for c in self.kubectl.items(kinds, LABEL_NAME)]
 
     def has_unfinished_jobs(self) -> bool:
         """Whether a stage Job has neither completed nor failed."""

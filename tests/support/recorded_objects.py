@@ -126,7 +126,7 @@ def _denied() -> World:
     world = serving_world()
     before = Status.model_validate(world.status)
     message = 'the API server denies "create" of jobs: no quota'
-    denied = with_denial(before, message, world.generation, "2026-11-22T10:00:00Z")
+    denied = with_denial(before, before, message, world.generation, "2026-11-22T10:00:00Z")
     world.status = denied.to_json()
     return world
 

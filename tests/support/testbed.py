@@ -4,10 +4,12 @@ The local cluster by default; `CLUSTER=current` takes kubectl's current context,
 the bucket and its credentials are named by the environment (see `Testbed.current`).
 """
 
+import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCALCLUSTER = REPOSITORY / "tests/cluster/localcluster_cli.py"
 OPERATOR_NAMESPACE = "lora-system"
 E2E_BUCKET, E2E_SECRET = "e2e", "e2e-s3"
+PROFILE, PROFILE_STORE = "team", f"s3://{E2E_BUCKET}/story-store"
 TARGETS = ("operator", "jobs", "cpu")
 
 
@@ -89,7 +92,7 @@ class Testbed:
             secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def install_operator(self, **settings: str) -> None:
+    def install_operator(self, profiles: Mapping[str, Any] | None = None, **settings: str) -> None:
         """Install or upgrade the chart and wait until the operator is ready."""
         values = {
             "images.operator": self.images["operator"],
@@ -103,6 +106,7 @@ class Testbed:
         command = [self.helm, "upgrade", "--install", "lora-operator",
                    str(REPOSITORY / "charts/lora-operator"), "--namespace", OPERATOR_NAMESPACE,
                    "--create-namespace", "--wait", "--timeout", "3m"]  # fmt: skip
+        command += ["--set-json", f"profiles={json.dumps(profiles or {})}"]
         for key, value in values.items():
             command += ["--set", f"{key}={value}"]
         environment = dict(os.environ)
@@ -111,6 +115,14 @@ class Testbed:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             raise TestbedError(f"helm could not install the chart: {done.stderr.strip()}")
+
+    def profile(self) -> dict[str, Any]:
+        """What a platform team would give its objects here."""
+        server = {"endpoint": self.s3_endpoint, "secretRef": {"name": E2E_SECRET}}
+        return {
+            "artifact": {"uri": PROFILE_STORE, "connection": "local"},
+            "connections": [{"name": "local", "s3": server}],
+        }
 
     def s3(self) -> Any:
         """A boto3 client of the bucket server."""

@@ -19,21 +19,28 @@ from lora_jobs.intervals.blocks import BlockRatio
 
 MAX_BLOCKS = 40
 BLOCKS_WITHOUT_PAIR = 2
+MAX_REPEATED_BLOCKS = 2
+"""Blocks of a benchmark that are measured anew since the machine was disturbed."""
 AGAIN = "base again"
 """The second process of base in a block, in the order and in folder names."""
 
 
-def compared(conditions: Sequence[str]) -> tuple[str, ...]:
-    """The conditions that every block repeats; all of them when the pair is not there."""
+def compared(conditions: Sequence[str], repeats_all: bool = False) -> tuple[str, ...]:
+    """The conditions that every block repeats; all of them when asked, or without the pair."""
     pair = tuple(c for c in conditions if c in (BASE, QUANTIZED))
-    return pair if len(pair) == 2 else tuple(conditions)
+    every = tuple(c for c in conditions if c != AGAIN)
+    return every if repeats_all or len(pair) < 2 else pair
 
 
 def block_order(
-    conditions: Sequence[str], block: int, seed: int, with_again: bool = False
+    conditions: Sequence[str],
+    block: int,
+    seed: int,
+    with_again: bool = False,
+    repeats_all: bool = False,
 ) -> list[str]:
     """The conditions of a block, counted from 0, in its order; `with_again` from block 1 on."""
-    members = list(conditions if block == 0 else compared(conditions))
+    members = list(conditions if block == 0 else compared(conditions, repeats_all))
     if with_again and block > 0:
         members.append(AGAIN)
     random.Random(f"{seed}/{block}").shuffle(members)  # noqa: S311 - not for secrets
@@ -60,6 +67,38 @@ def holds_again(
         return False
     later = (MIN_BLOCKS - 1) * (block_seconds + base_seconds)
     return elapsed_seconds + later <= max_duration_seconds
+
+
+def holds_open_loop(
+    conditions: Sequence[str],
+    elapsed_seconds: float,
+    block_seconds: float,
+    open_loop_seconds: float,
+    max_duration_seconds: float,
+) -> bool:
+    """Whether the open-loop arm fits after a judgement's blocks, asked after the first.
+
+    Args:
+        conditions: What is measured.
+        elapsed_seconds: Since the benchmark began, the first block included.
+        block_seconds: What another block takes, base measured again included.
+        open_loop_seconds: What the arm takes in all conditions.
+        max_duration_seconds: What all may take.
+    """
+    is_pair = {BASE, QUANTIZED} <= set(conditions)
+    later = ((MIN_BLOCKS if is_pair else BLOCKS_WITHOUT_PAIR) - 1) * block_seconds
+    return elapsed_seconds + later + open_loop_seconds <= max_duration_seconds
+
+
+def may_repeat(finished: int, left_seconds: float, block_seconds: float) -> bool:
+    """Whether a block can be measured anew and a judgement's blocks still fit.
+
+    Args:
+        finished: Blocks before it.
+        left_seconds: Until the benchmark must end.
+        block_seconds: What a block takes.
+    """
+    return max(1, MIN_BLOCKS - finished) * block_seconds <= left_seconds
 
 
 def is_precise(intervals: Sequence[BlockRatio], precision: float) -> bool:

@@ -8,8 +8,9 @@ Token counts are the engine's own (`usage`), never re-tokenized text.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -134,23 +135,84 @@ class CompletionClient:
             for index, prompt in waiting:
                 traces[index] = await self.complete(ask, prompt)
 
+        with self._own_share_watched(is_timed):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(worker())
+        return [traces[index] for index in range(len(prompts))]
+
+    async def open_loop(
+        self, ask: Ask, prompts: Sequence[Prompt], arrivals_s: Sequence[float], deadline_s: float
+    ) -> list[RequestTrace | None]:
+        """Ask each prompt at its moment, however many are still being answered.
+
+        Args:
+            ask: What is asked.
+            prompts: One for each arrival.
+            arrivals_s: When, from now.
+            deadline_s: When what is not answered is cut off, from now.
+
+        Returns:
+            For each arrival its trace, `sent_s` being the moment of arrival; None for what was cut
+            off.
+
+        Raises:
+            InvalidRun: As `complete`.
+            ClientSaturated: It took more than `MAX_CLIENT_SHARE`.
+            httpx.TransportError: The engine did not answer.
+        """
+        began_s = self._clock()
+        traces: list[RequestTrace | None] = [None] * len(arrivals_s)
+
+        async def arrival(index: int) -> None:
+            due_s = began_s + arrivals_s[index]
+            await asyncio.sleep(due_s - self._clock())
+            trace = await self.complete(ask, prompts[index])
+            traces[index] = replace(trace, sent_s=due_s)
+
+        with self._own_share_watched(), suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as group:
+                for index in range(len(arrivals_s)):
+                    group.create_task(arrival(index))
+        return traces
+
+    @contextmanager
+    def _own_share_watched(self, is_timed: bool = True) -> Iterator[None]:
         began_s, worked_s = self._clock(), self._cpu_clock()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(worker())
+        yield
         share = (self._cpu_clock() - worked_s) / max(self._clock() - began_s, 1e-9)
         if is_timed and share > MAX_CLIENT_SHARE:
             raise ClientSaturated(
                 f"the measuring client took {share:.0%} of a core: it measures itself; "
                 "lower benchmark.workload.concurrency"
             )
-        return [traces[index] for index in range(len(prompts))]
 
     async def served_models(self) -> list[str]:
         """The names that `/v1/models` lists."""
         response = await self._http.get("/v1/models")
         response.raise_for_status()
         return [str(model["id"]) for model in response.json()["data"]]
+
+    async def prefix_cache_share(self) -> float | None:
+        """The share of prompt tokens that the engine took from its prefix cache so far.
+
+        Returns:
+            None where the engine does not count it.
+        """
+        if self._recipe.prefix_cache_counters is None:
+            return None
+        from prometheus_client.parser import text_string_to_metric_families
+
+        response = await self._http.get("/metrics")
+        if response.status_code != httpx.codes.OK:
+            return None
+        sums = dict.fromkeys(self._recipe.prefix_cache_counters, 0.0)
+        for family in text_string_to_metric_families(response.text):
+            if family.name in sums:
+                counted = [s.value for s in family.samples if not s.name.endswith("_created")]
+                sums[family.name] += sum(counted)
+        asked, found = sums.values()
+        return found / asked if asked else 0.0
 
 
 class _Answer:

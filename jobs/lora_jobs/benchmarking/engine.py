@@ -101,6 +101,10 @@ class Engine:
         """The most memory that its processes have had resident, so far."""
         return peak_resident_bytes(self._process.pid)
 
+    def processor_seconds(self) -> float:
+        """Processor time of its processes that still run, so far."""
+        return processor_seconds(self._process.pid)
+
     def died(self, doing: str) -> EngineDied:
         """What to raise when it does not answer any more."""
         code = self._process.poll()
@@ -148,12 +152,27 @@ def peak_resident_bytes(pid: int) -> int:
     that processes share count once in each, and the peaks may have been at different times: it is
     the memory that is certainly enough.
     """
+    return sum(_high_water_bytes(process.pid) for process in _family(pid))
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process and all below it, of ended children too."""
+    seconds = 0.0
+    for process in _family(pid):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue  # it ended meanwhile
+        seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds
+
+
+def _family(pid: int) -> list[psutil.Process]:
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
-    return sum(_high_water_bytes(process.pid) for process in family)
+        return []
 
 
 def _high_water_bytes(pid: int) -> int:

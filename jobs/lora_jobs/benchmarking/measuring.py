@@ -9,13 +9,17 @@ from pathlib import Path
 import httpx
 
 from lora_api.parameters import BenchmarkParameters
-from lora_api.runtimes import RECIPES, ServeCommand
+from lora_api.runtimes import NO_ACCELERATOR, RECIPES, ServeCommand, tensor_parallel_of
+from lora_jobs.benchmarking.accelerators import memory_bandwidth, nvml
 from lora_jobs.benchmarking.client import Ask, ClientSaturated, CompletionClient, InvalidRun
 from lora_jobs.benchmarking.conditions import Condition, serve
+from lora_jobs.benchmarking.devicestate import DeviceState, DeviceWatch
 from lora_jobs.benchmarking.engine import Engine, EngineDied, free_port
 from lora_jobs.benchmarking.expectations import ANSWER_TOKENS
-from lora_jobs.benchmarking.metrics import RequestTrace, is_burst_run
+from lora_jobs.benchmarking.metrics import RequestTrace, is_burst_run, speed_of
+from lora_jobs.benchmarking.openloop import OpenLoop, Served
 from lora_jobs.benchmarking.prompts import Prompt
+from lora_jobs.benchmarking.roofline import bytes_a_token, fastest_token_ms
 
 WARM_UP_ROUNDS = 2
 """Closed loops at each concurrency that are thrown away: allocators, lazy kernels, caches."""
@@ -24,6 +28,8 @@ REQUESTS_PER_CLIENT = 3
 MAX_WINDOWS = 3
 """Loops until one is free of bursts and kept the time: a busy moment passes, a buffer
 does not."""
+MAX_CACHED_SHARE = 0.01
+"""Of the prompts' tokens: no two prompts begin alike, but warm-up asks twice."""
 BURST = (
     "the tokens arrived in bursts, which says nothing about single tokens; the model is too small "
     "for this machine or the engine buffers"
@@ -41,12 +47,14 @@ class Work:
         warm_up: Prompts whose runs are thrown away.
         prompts: Prompts of the timed runs, in order.
         questions: Prompts whose answers are recorded.
+        open_loop: When given, `prompts` are asked at its moments, and nothing else is.
     """
 
     parameters: BenchmarkParameters
     warm_up: Sequence[Prompt]
     prompts: Sequence[Prompt]
     questions: Sequence[Prompt]
+    open_loop: OpenLoop | None = None
 
 
 @dataclass
@@ -59,6 +67,8 @@ class ProcessRun:
         dropped: Loops that were thrown away, by concurrency.
         answers: For each question, the pieces of every answer.
         again: It is the second of base in its block, for the noise floor.
+        served: What became of each arrival of the open loop.
+        state: What the machine did meanwhile.
     """
 
     condition: str
@@ -73,6 +83,8 @@ class ProcessRun:
     dropped: dict[int, int] = field(default_factory=dict)
     answers: list[list[tuple[str, ...]]] = field(default_factory=list)
     again: bool = False
+    served: Served = ()
+    state: DeviceState | None = None
 
 
 def requests_in_loop(concurrency: int) -> int:
@@ -107,13 +119,20 @@ def measure(
     port = free_port()
     served = serve(condition, work.parameters, folder, port)
     run = ProcessRun(condition.name, block, served.command.argv)
-    with start(served.command, port, recipe.health_path, folder / "engine.log") as engine:
+    log = folder / "engine.log"
+    with (
+        DeviceWatch(work.parameters.accelerator != NO_ACCELERATOR) as watch,
+        start(served.command, port, recipe.health_path, log) as engine,
+    ):
         run.start_seconds = engine.start_seconds
+        watch.begin(engine.processor_seconds)
         try:
             asyncio.run(_ask_all(engine.url, served.request_model, answer_rounds, work, run))
         except* httpx.TransportError:
             raise engine.died("while it is asked") from None
+        run.state = watch.end()
         run.peak_memory_bytes = engine.peak_memory_bytes()
+    _refuse_faster_than_memory(condition, work, run)
     run.seconds = time.monotonic() - began
     return run
 
@@ -121,12 +140,17 @@ def measure(
 async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: ProcessRun) -> None:
     ask = Ask(model, work.parameters.output_tokens)
     async with CompletionClient(url, RECIPES[work.parameters.runtime]) as client:
+        if work.open_loop:
+            await _open_loop(client, ask, work.open_loop, work, run)
+            await _refuse_cached(client, work, run)
+            return
         for concurrency in work.parameters.concurrency:
             try:
                 await _timed_loop(client, ask, concurrency, work, run)
             except* InvalidRun as invalid:
                 run.loops.pop(concurrency, None)
                 run.invalid[concurrency] = _first_message(invalid)
+        await _refuse_cached(client, work, run)
         if not run.invalid:
             await _record_answers(client, model, answer_rounds, work, run)
 
@@ -134,9 +158,7 @@ async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: Pr
 async def _timed_loop(
     client: CompletionClient, ask: Ask, concurrency: int, work: Work, run: ProcessRun
 ) -> None:
-    for _ in range(WARM_UP_ROUNDS):
-        prompts = work.warm_up[:concurrency]
-        await client.closed_loop(ask, prompts, concurrency, is_timed=False)
+    await _warm_up(client, ask, concurrency, work)
     prompts = work.prompts[: requests_in_loop(concurrency)]
     for window in range(MAX_WINDOWS):
         try:
@@ -152,6 +174,26 @@ async def _timed_loop(
     run.invalid[concurrency] = BURST
 
 
+async def _warm_up(client: CompletionClient, ask: Ask, concurrency: int, work: Work) -> None:
+    for _ in range(WARM_UP_ROUNDS):
+        prompts = work.warm_up[:concurrency]
+        await client.closed_loop(ask, prompts, concurrency, is_timed=False)
+
+
+async def _open_loop(
+    client: CompletionClient, ask: Ask, arm: OpenLoop, work: Work, run: ProcessRun
+) -> None:
+    try:
+        await _warm_up(client, ask, arm.concurrency, work)
+        served = await client.open_loop(ask, work.prompts, arm.arrivals_s, arm.deadline_s)
+    except* InvalidRun as invalid:
+        run.invalid[arm.concurrency] = _first_message(invalid)
+    else:
+        run.served = served
+        if is_burst_run([trace for trace in served if trace is not None]):
+            run.invalid[arm.concurrency] = BURST
+
+
 async def _record_answers(
     client: CompletionClient, model: str, rounds: int, work: Work, run: ProcessRun
 ) -> None:
@@ -159,6 +201,32 @@ async def _record_answers(
     for question in work.questions:
         answers = [(await client.complete(ask, question)).pieces for _ in range(rounds)]
         run.answers.append(answers)
+
+
+async def _refuse_cached(client: CompletionClient, work: Work, run: ProcessRun) -> None:
+    share = await client.prefix_cache_share()
+    if share is not None and share > MAX_CACHED_SHARE:
+        for concurrency in work.parameters.concurrency:
+            run.invalid[concurrency] = (
+                f"the engine took {share:.0%} of the prompts' tokens from its prefix cache, which "
+                "is to be off"
+            )
+
+
+def _refuse_faster_than_memory(condition: Condition, work: Work, run: ProcessRun) -> None:
+    if work.parameters.accelerator == NO_ACCELERATOR:
+        return  # nobody knows the bandwidth, and caches are large
+    with nvml() as library:
+        bandwidth = memory_bandwidth(library)
+    devices = tensor_parallel_of(work.parameters.args)
+    least_ms = fastest_token_ms(bytes_a_token(condition.model), bandwidth, devices)
+    for concurrency, traces in run.loops.items():
+        seen_ms = speed_of(traces).time_per_output_token_ms
+        if least_ms and seen_ms and seen_ms < least_ms:
+            run.invalid[concurrency] = (
+                f"{seen_ms:.2f} ms a token is faster than the device can read the weights, which "
+                f"takes {least_ms:.2f} ms: this is no measurement"
+            )
 
 
 def _first_message(group: BaseExceptionGroup[BaseException]) -> str:

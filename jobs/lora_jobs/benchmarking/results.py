@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_api.estimates import MIN_BLOCKS, comparison
+from lora_api.estimates import BLOCKS, LOWER, MIN_BLOCKS, UPPER, bounds_of, comparison
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -23,6 +23,7 @@ from lora_api.gates import (
 )
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import NO_ACCELERATOR
+from lora_jobs.benchmarking.devicestate import DeviceState
 from lora_jobs.benchmarking.expectations import Expectation, Expectations, expectation_of
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
 from lora_jobs.benchmarking.metrics import (
@@ -32,6 +33,7 @@ from lora_jobs.benchmarking.metrics import (
     geometric_mean,
     speed_of,
 )
+from lora_jobs.benchmarking.openloop import OpenLoop
 from lora_jobs.benchmarking.prompts import prompts_hash
 from lora_jobs.intervals.blocks import BlockRatio, block_ratio
 from lora_jobs.intervals.rows import over_blocks
@@ -48,12 +50,23 @@ class BenchmarkRun:
         work: What every process was asked.
         not_applicable: Why a condition was not measured.
         with_again: Whether later blocks measure base twice.
+        repeats_all: Whether later blocks measure every condition.
+        dropped: Processes of blocks that were measured anew.
+        open_loop: What was asked after the blocks, if it was.
+        open_processes: What came of it, one process a condition.
+        open_loop_skipped: Why it was not.
     """
 
     work: Work
     processes: list[ProcessRun] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
     with_again: bool = False
+    repeats_all: bool = False
+    dropped: list[ProcessRun] = field(default_factory=list)
+    repeated_blocks: int = 0
+    open_loop: OpenLoop | None = None
+    open_processes: list[ProcessRun] = field(default_factory=list)
+    open_loop_skipped: str = ""
 
     @property
     def parameters(self) -> BenchmarkParameters:
@@ -74,6 +87,17 @@ class BenchmarkRun:
         """How long the last process of a condition took; 0 before there is one."""
         return next((p.seconds for p in reversed(self.of(condition))), 0.0)
 
+    def disturbed(self, block: int) -> list[str]:
+        """What disturbed the processes of a block."""
+        states = [p.state for p in self.processes if p.block == block and p.state]
+        return [state.disturbed for state in states if state.disturbed]
+
+    def drop_block(self, block: int) -> None:
+        """Throw a block away, to measure it anew."""
+        self.dropped += [p for p in self.processes if p.block == block]
+        self.processes = [p for p in self.processes if p.block != block]
+        self.repeated_blocks += 1
+
     @property
     def blocks(self) -> int:
         """Finished blocks."""
@@ -92,6 +116,8 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
             for metric, values in _values(run.of(condition), concurrency).items():
                 row = rows.setdefault(at_concurrency(metric, concurrency), {})
                 row[condition] = decimal_text(geometric_mean(values))
+                if condition == QUANTIZED:
+                    row |= _with_bounds(condition, row[condition], values)
         peaks = [p.peak_memory_bytes for p in run.of(condition)]
         if run.parameters.accelerator == NO_ACCELERATOR and min(peaks) > 0:
             rows.setdefault(PEAK_MEMORY_BYTES, {})[condition] = str(max(peaks))
@@ -102,6 +128,25 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
         if compared := over_blocks(found):
             rows[comparison(metric, BASE, BASE)] = compared
     return rows
+
+
+def _with_bounds(condition: str, shown: str, values: Sequence[float]) -> dict[str, str]:
+    """The interval of a number over blocks, for gates that have a limit in its unit.
+
+    Args:
+        condition: Whose number it is.
+        shown: The number as it is reported, rounded; the interval is made to hold it.
+        values: One a block.
+    """
+    found = over_blocks(block_ratio(values, [1.0] * len(values))) or {}
+    if LOWER not in found:
+        return {}
+    lower, upper = bounds_of(condition)
+    return {
+        lower: min(found[LOWER], shown, key=float),
+        upper: max(found[UPPER], shown, key=float),
+        BLOCKS: found[BLOCKS],
+    }
 
 
 def intervals_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
@@ -140,6 +185,8 @@ def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> d
     notes["engine"] = facts.get("engine", "")
     notes["precision"] = _precision_note(run, precision)
     notes["noiseFloor"] = _noise_note(run)
+    notes["disturbed"] = _disturbed_note(run)
+    notes["openLoop"] = _open_loop_note(run)
     notes["startSeconds"] = ", ".join(
         f"{c} {max(p.start_seconds for p in run.of(c)):.0f}" for c in _conditions(run)
     )
@@ -171,6 +218,11 @@ def samples_of(
         "environment": dict(facts),
         "notApplicable": run.not_applicable,
         "processes": [_process_document(process) for process in run.processes],
+        "states": [
+            *(_state_document(p, p.state, is_dropped=False) for p in run.processes if p.state),
+            *(_state_document(p, p.state, is_dropped=True) for p in run.dropped if p.state),
+        ],
+        "openLoop": _open_loop_document(run),
         "expectations": expectations.to_json(),
     }
 
@@ -193,6 +245,52 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
     }
 
 
+def _state_document(process: ProcessRun, state: DeviceState, is_dropped: bool) -> dict[str, Any]:
+    return {
+        "block": process.block,
+        "condition": process.condition,
+        "again": process.again,
+        "loadAverage": f"{state.load_average:.2f}",
+        "stealShare": f"{state.steal_share:.4f}",
+        "foreignShare": f"{state.foreign_share:.4f}",
+        "accelerators": list(map(str, state.accelerators)),
+        "disturbed": state.disturbed,
+        "dropped": is_dropped,
+    }
+
+
+def _disturbed_note(run: BenchmarkRun) -> str:
+    """Which blocks were measured while the machine did something else; empty when none was."""
+    blocks = sorted({p.block for p in run.processes})
+    kept = [f"block {b + 1}: {found[0]}" for b in blocks if (found := run.disturbed(b))]
+    anew = f"{run.repeated_blocks} blocks were measured anew" if run.repeated_blocks else ""
+    return "; ".join(filter(None, [anew, *kept]))
+
+
+def _open_loop_document(run: BenchmarkRun) -> dict[str, Any]:
+    """Every arrival of the open loop from its start, with what came of it; null: cut off."""
+    arm = run.open_loop
+    if arm is None:
+        return {"skipped": run.open_loop_skipped}
+    return {
+        "ratePerSecond": decimal_text(arm.rate_per_second),
+        "concurrency": arm.concurrency,
+        "arrivalsMicroseconds": [round(a * 1e6) for a in arm.arrivals_s],
+        "deadlineMicroseconds": round(arm.deadline_s * 1e6),
+        "processes": [
+            {
+                "condition": process.condition,
+                "invalid": process.invalid.get(arm.concurrency, ""),
+                "served": [
+                    trace and _trace_document(trace, trace.sent_s - due)
+                    for trace, due in zip(process.served, arm.arrivals_s, strict=False)
+                ],
+            }
+            for process in run.open_processes
+        ],
+    }
+
+
 def _trace_document(trace: RequestTrace, start_s: float) -> dict[str, Any]:
     return {
         "sentMicroseconds": round((trace.sent_s - start_s) * 1e6),
@@ -200,6 +298,12 @@ def _trace_document(trace: RequestTrace, start_s: float) -> dict[str, Any]:
         "promptTokens": trace.prompt_tokens,
         "outputTokens": trace.output_tokens,
     }
+
+
+def throughput_of(run: BenchmarkRun, condition: str, concurrency: int) -> float | None:
+    """Output tokens per second in the closed loop over all blocks; None when not measured."""
+    values = _values(run.of(condition), concurrency).get(OUTPUT_TOKENS_PER_SECOND)
+    return geometric_mean(values) if values else None
 
 
 def _conditions(run: BenchmarkRun) -> Iterator[str]:
@@ -265,3 +369,11 @@ def _noise_note(run: BenchmarkRun) -> str:
     if widest.blocks < 2:
         return "base was measured against itself in 1 block: no interval"
     return f"base against itself in {widest.blocks} blocks: +-{widest.half_width:.1%} ({key})"
+
+
+def _open_loop_note(run: BenchmarkRun) -> str:
+    if run.open_loop is None:
+        why = run.open_loop_skipped
+        return f"not measured: {why}" if why else ""
+    arm = run.open_loop
+    return f"{len(arm.arrivals_s)} requests in {arm.seconds:.0f} s to each condition"

@@ -32,6 +32,14 @@ def benchmark(
     ] = None,
     precision: Annotated[str, typer.Option(help="Half-width to reach, e.g. 5%.")] = "5%",
     max_duration: Annotated[str, typer.Option(help="When to stop at the latest.")] = "30m",
+    every_condition: Annotated[
+        bool,
+        typer.Option(
+            "--every-condition",
+            help="Measure all conditions in every block, not base and quantized alone: whether "
+            "merged is as fast as base, and unmerged slower, can be decided then.",
+        ),
+    ] = False,
     engine_arg: Annotated[
         list[str] | None, typer.Option(help="A flag for the engine; repeatable: --engine-arg=--x=y")
     ] = None,
@@ -59,7 +67,7 @@ def benchmark(
         precision=precision,
     )
     empty_folder(output)
-    document = _measure(conditions, parameters, max_duration, output / "engines")
+    document = _measure(conditions, parameters, max_duration, every_condition, output / "engines")
     (output / "benchmark.json").write_text(json.dumps(document, indent=1) + "\n")
     _print(document)
 
@@ -83,7 +91,11 @@ def _conditions(
 
 
 def _measure(
-    conditions: "list[Condition]", parameters: Any, max_duration: str, work: Path
+    conditions: "list[Condition]",
+    parameters: Any,
+    max_duration: str,
+    every_condition: bool,
+    work: Path,
 ) -> dict[str, Any]:
     from lora_api.gates import percent
     from lora_api.times import seconds_of
@@ -98,7 +110,8 @@ def _measure(
     from lora_jobs.byhand import progress_bar
 
     try:
-        limits = Limits(float(percent(parameters.precision)), seconds_of(max_duration))
+        precision = float(percent(parameters.precision))
+        limits = Limits(precision, seconds_of(max_duration), every_condition)
     except (ValueError, ArithmeticError) as error:
         raise typer.BadParameter(f"--precision is e.g. 5%, --max-duration 30m: {error}") from None
     facts = environment(parameters.runtime, parameters.accelerator, parameters.product)

@@ -17,6 +17,10 @@ def run(
         str, typer.Option(help="Folder or s3://BUCKET/PREFIX; default is spec.artifact.uri.")
     ] = "",
     name: Annotated[str, typer.Option(help="Instead of metadata.name.")] = "",
+    profiles: Annotated[
+        Path | None,
+        typer.Option(help="Values of the chart, for an object with spec.profile.", exists=True),
+    ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for inputs and logs; default is a temporary one.")
     ] = None,
@@ -39,7 +43,7 @@ def run(
 
     end_promptly_on_sigterm()
     uri = store if "://" in store or not store else f"file://{Path(store).resolve()}"
-    manifest = read_manifest(file, uri, name)
+    manifest = read_manifest(file, uri, name, profiles)
     console = Console()
     folder = nullcontext(str(work.resolve())) if work else tempfile.TemporaryDirectory("-lora-run")
     with folder as place:

@@ -21,6 +21,12 @@ FORMULAS = (
     Formula(metric="Throughput", unit="output tokens/s",
             formula="output tokens of all clients / time from the first request sent to the last "
             "token"),
+    Formula(metric="Open loop", unit="ms",
+            formula="as TTFT, TPOT and latency, from the moment that a request came and not from "
+            "when it was sent; quantiles over all requests, what was cut off being the longest"),
+    Formula(metric="Goodput", unit="requests/s",
+            formula="requests that met the objectives / time from the first arrival to the last "
+            "token"),
     Formula(metric="Weights", unit="bytes", formula="sum of all tensors' bytes in the model's "
             "files; exact"),
     Formula(metric="Peak memory", unit="bytes", formula="sum over the engine's processes of the "
@@ -31,6 +37,9 @@ FORMULAS = (
     Formula(metric="Interval of speed", unit="",
             formula="95 % over blocks, paired: t interval of the log-ratios, nominal level 97 % "
             "since sampling stops when it is narrow enough"),
+    Formula(metric="Claims", unit="",
+            formula="as fast: two one-sided tests, the whole interval of the speed's ratio within "
+            "the margin; slower: one, the whole interval below 1"),
     Formula(metric="Verdict", unit="",
             formula="Passed when the whole interval keeps the limit, Failed when the whole breaks "
             "it, else Inconclusive; the worst enforced gate decides"),

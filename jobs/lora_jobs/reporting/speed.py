@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 from lora_api.estimates import estimate
 from lora_api.gates import BASE, CONDITIONS, QUANTIZED, Measurements, change_of, interval_text
-from lora_api.report import Comparison, Distribution, Fact, SpeedRecord
+from lora_api.report import Comparison, Distribution, Fact, ProcessState, SpeedRecord
 from lora_jobs.benchmarking.metrics import RequestTrace, percentile
+from lora_jobs.reporting.claims import claims_of
+from lora_jobs.reporting.openloop import open_loop_record
+from lora_jobs.reporting.traces import trace_of
 
 AGAIN = f"{BASE}/{BASE}"
 NO_INTERVAL = "none: one block"
@@ -55,6 +58,9 @@ def speed_record(samples: Mapping[str, Any], measurements: Measurements) -> Spee
         missing=_listed(missing),
         commands=_listed(commands),
         repeatable_answers=len(samples["expectations"].get("prompts", [])),
+        open_loop=open_loop_record(samples.get("openLoop")),
+        claims=claims_of(samples),
+        states=[ProcessState.model_validate(state) for state in samples.get("states", ())],
     )
 
 
@@ -90,7 +96,7 @@ def _distributions(processes: list[Mapping[str, Any]]) -> Iterator[Distribution]
         for concurrency, traces in process["loops"].items():
             if concurrency not in process["invalid"] and not process.get("again"):
                 place = loops.setdefault((process["condition"], int(concurrency)), [])
-                place.extend(map(_trace, traces))
+                place.extend(map(trace_of, traces))
     for condition in CONDITIONS:
         for name, concurrency in sorted(loops):
             if name != condition:
@@ -115,15 +121,6 @@ def _distribution(
         metric=metric,
         requests=len(values_ms),
         percentiles_ms=[round(percentile(values_ms, p), 3) for p in range(101)],
-    )
-
-
-def _trace(document: Mapping[str, Any]) -> RequestTrace:
-    return RequestTrace(
-        sent_s=document["sentMicroseconds"] / 1e6,
-        arrivals_s=tuple(a / 1e6 for a in document["arrivalsMicroseconds"]),
-        output_tokens=document["outputTokens"],
-        prompt_tokens=document["promptTokens"],
     )
 
 

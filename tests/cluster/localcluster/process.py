@@ -43,6 +43,11 @@ class Process:
             raise ClusterError(f"{self.name} is not running")
         return self._child.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
+
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         setpriv = which("setpriv")
@@ -59,7 +64,7 @@ class Process:
 
     def check(self) -> None:
         """Raises with the end of the log when the process is gone."""
-        if self._child is None or self._child.poll() is not None:
+        if not self.is_running:
             code = None if self._child is None else self._child.returncode
             raise ClusterError(f"{self.name} ended (exit {code}):\n{tail(self.log)}")
 

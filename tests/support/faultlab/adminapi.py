@@ -110,7 +110,8 @@ class AdminApi:
     ) -> tuple[int, Json]:
         """Status and answer of one request."""
         assert self._session is not None
-        data = None if body is None else json.dumps(body)
+        # An apply is read as YAML, which knows no escaped surrogates.
+        data = None if body is None else json.dumps(body, ensure_ascii=False)
         async with self._session.request(
             method, self._server + path, data=data, headers={"Content-Type": content_type}
         ) as response:

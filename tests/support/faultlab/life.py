@@ -23,7 +23,7 @@ from faultlab.adminapi import AdminApi
 from faultlab.kubelet import LabKubelet, Place
 from faultlab.processes import Operator, Zygote
 from faultlab.proxy import Fault, Proxy
-from faultlab.watchman import Watchman
+from faultlab.watchman import Watchman, is_unfinished
 from faultlab.writes import Point, told
 from localcluster import pki
 from localcluster.process import free_ports
@@ -38,7 +38,9 @@ QUICK = {
     "PROGRESS_SECONDS": "1",
 }  # fmt: skip
 QUIET_SECONDS = 2.5
-"""Longer than a resync with its jitter, so that silence means that a look found nothing to do."""
+"""Longer than a resync with its jitter."""
+QUIET_LOOKS = 3
+"""The first may have begun before the last write, the second is whole before the third begins."""
 _MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "<time>"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
@@ -55,18 +57,25 @@ class Part:
         adapter: What the object asks for.
         ready: Status and reason of Ready at its end.
         before: The adapter that serves already, None at the beginning of the life.
+        detour: A spec that is asked for in between, until nothing happens any more.
     """
 
     name: str
     adapter: str
     ready: tuple[str, str]
     before: str | None = None
+    detour: Json | None = field(default=None, hash=False)
 
 
 FIRST = Part("first release", "good", ("True", ""))
 SWITCH = Part("switch to a new adapter", "better", ("True", ""), before="good")
 FAILED = Part("failed candidate", BAD_ADAPTER, ("False", "GatesFailed"), before="good")
 PARTS = (FIRST, SWITCH, FAILED)
+
+
+def good_spec(adapter: str) -> Json:
+    """The small spec for this adapter."""
+    return spec_document(adapters=[{"uri": f"s3://models/{adapter}"}])
 
 
 @dataclass
@@ -76,6 +85,7 @@ class Outcome:
     Attributes:
         end: All objects of the namespace, without what differs from run to run.
         trouble: What did not hold: safety, liveness, silence, or a log that is not clean.
+        refused: Why the API server refused the detour.
         ran: Working stages that did work.
         pods: How many pods ran, by working stage.
     """
@@ -84,6 +94,7 @@ class Outcome:
     fault: Fault
     end: Json = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
+    refused: str = ""
     trace: list[Point] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     told: list[tuple[Json, bool]] = field(default_factory=list)
@@ -159,9 +170,17 @@ class Laboratory:
             fault: What goes wrong.
             zygote: Of another operator than the laboratory's own.
         """
+        if part.detour is not None and (refused := await self._refusal_of(part.detour)):
+            return Outcome(part, fault, refused=refused)
         async with self._limit:
             namespace = f"life-{next(self._numbers)}"
             return await _Case(self, part, fault, namespace, zygote or self.zygote).live()
+
+    async def _refusal_of(self, spec: Json) -> str:
+        """What the API server would say, where it would refuse."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}?dryRun=All"
+        status, found = await self.api.ask("POST", path, _object_of(spec))
+        return "" if status < 300 else str(found["message"])
 
     async def _grant(self) -> str:
         """An account with the chart's rights everywhere; returns its token."""
@@ -239,7 +258,8 @@ class _Case:
             async with proxy.operator as operator:
                 try:
                     await self._prepare(proxy)
-                    await self._apply(self._part.adapter)
+                    await self._take_detour()
+                    await self._apply(good_spec(self._part.adapter))
                     await self._until(*self._part.ready)
                     await self._until_one_release()
                     await self._until_silent()
@@ -256,7 +276,7 @@ class _Case:
         stages = self._place.stages
         if self._part.before is not None:
             stages.prepared = True
-            await self._apply(self._part.before)
+            await self._apply(good_spec(self._part.before))
             await self._until("True", "")
             await self._until_silent()
             stages.prepared = False
@@ -264,14 +284,22 @@ class _Case:
                 seen.clear()
         proxy.begin(self._outcome.fault)
 
-    async def _apply(self, adapter: str) -> None:
-        spec = spec_document(adapters=[{"uri": f"s3://models/{adapter}"}])
-        document = {
-            "apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": NAME}, "spec": spec,
-        }  # fmt: skip
-        status, found = await self._lab.api.apply(self._path(), document)
+    async def _take_detour(self) -> None:
+        if self._part.detour is None:
+            return
+        await self._apply(self._part.detour)
+        await self._poll(f"an answer to generation {self._generation}", self._is_seen)
+        # What is denied is tried again and again, later and later; nothing else may happen.
+        await self._until_silent(lambda: len(self._watchman.trace))
+
+    async def _apply(self, spec: Json) -> None:
+        status, found = await self._lab.api.apply(self._path(), _object_of(spec))
         assert status < 300, found
         self._generation = found["metadata"]["generation"]
+
+    def _is_seen(self) -> bool:
+        conditions = self._place.status.get("conditions", ())
+        return any(c.get("observedGeneration") == self._generation for c in conditions)
 
     async def _until(self, status: str, reason: str) -> None:
         """Until Ready is so for the newest generation."""
@@ -291,16 +319,27 @@ class _Case:
                 raise TimeoutError("one Deployment is left")
             await asyncio.sleep(0.3)
 
-    async def _until_silent(self) -> None:
+    async def _until_silent(self, writes: Callable[[], int] | None = None) -> None:
+        """Until whole looks found nothing to write, or nothing of what is counted.
+
+        Time alone would prove nothing on a busy machine: what shall act may not have had its turn.
+        """
+        count, watchman = writes or (lambda: self._watchman.tried), self._watchman
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 30
-        tried, since = self._watchman.tried, loop.time()
-        while loop.time() - since < QUIET_SECONDS:
+        deadline = loop.time() + self._lab.patience_seconds
+        before, since, looks = count(), loop.time(), watchman.looks
+        while loop.time() - since < QUIET_SECONDS or watchman.looks < looks + QUIET_LOOKS:
             if loop.time() > deadline:
-                raise TimeoutError(f"silence; last was {self._watchman.trace[-3:]}")
+                raise TimeoutError(f"silence; last was {watchman.trace[-3:]}")
             await asyncio.sleep(0.2)
-            if self._watchman.tried != tried or self._lab.kubelet.is_busy(self._namespace):
-                tried, since = self._watchman.tried, loop.time()
+            if count() != before or await self._has_work():
+                before, since, looks = count(), loop.time(), watchman.looks
+
+    async def _has_work(self) -> bool:
+        """Whether a Job has not ended, be it that its pod is still to come."""
+        if self._lab.kubelet.is_busy(self._namespace):
+            return True
+        return any(is_unfinished(j) for j in await self._items("/apis/batch/v1", "jobs"))
 
     async def _poll(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = asyncio.get_running_loop().time() + self._lab.patience_seconds
@@ -345,6 +384,10 @@ class _Case:
 
     def _path(self) -> str:
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self._namespace}/{PLURAL}/{NAME}"
+
+
+def _object_of(spec: Json) -> Json:
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": NAME}, "spec": spec}
 
 
 def _essence(document: Json, plural: str, masks: Mapping[str, str]) -> Json:

@@ -67,7 +67,11 @@ class Fault:
 
 
 class Watcher(Protocol):
-    """Looks at every write that reaches the API server."""
+    """Looks at every request, and closely at every write that reaches the API server."""
+
+    def read(self, address: Address) -> None:
+        """Something is read."""
+        ...
 
     async def before(self, write: Write) -> None:
         """It is about to be forwarded."""
@@ -127,6 +131,7 @@ class Proxy:
             return await self._watch(request)
         body = await request.read()
         if request.method in ("GET", "HEAD"):
+            self._watcher.read(Address.of(request.raw_path))
             reply = await self.fault.read(request.raw_path, lambda: self._forward(request, body))
         else:
             reply = await self._write(request, body)

@@ -8,7 +8,7 @@ from typing import Any
 from canned_stages import CannedStages
 from faultlab.adminapi import AdminApi
 from faultlab.proxy import Reply
-from faultlab.writes import Point, Write
+from faultlab.writes import Address, Point, Write
 from gitops import in_argo_cd
 from lora_api import GROUP, PLURAL, VERSION
 from lora_api.naming import LABEL_RELEASE, LABEL_STAGE
@@ -25,7 +25,8 @@ class Watchman:
         trace: Points of the accepted writes.
         counts: Accepted creations and deletions by (verb, kind, label).
         told: Objects with each status that was written, and whether they may look healthy.
-        last_write: Loop time of the last write that was tried.
+        tried: Writes, accepted or not.
+        looks: How often the operator has begun to look at the object.
     """
 
     api: AdminApi
@@ -37,7 +38,12 @@ class Watchman:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     told: list[tuple[Json, bool]] = field(default_factory=list)
     tried: int = 0
+    looks: int = 0
     _observed_generation: int = -1
+
+    def read(self, address: Address) -> None:
+        """A look begins with the object itself."""
+        self.looks += (address.plural, address.name) == (PLURAL, self.name)
 
     async def before(self, write: Write) -> None:
         """Safety, before it is carried out."""
@@ -83,7 +89,7 @@ class Watchman:
         rivals = [
             j["metadata"]["name"]
             for j in await self.api.items(path)
-            if _is_unfinished(j) and j["metadata"]["name"] != metadata.get("name")
+            if is_unfinished(j) and j["metadata"]["name"] != metadata.get("name")
         ]
         self._hold(not rivals, f"one live Job a stage, there is {rivals}", write)
         owner = await self._owner()
@@ -144,7 +150,8 @@ class Watchman:
             self.violations.append(f"{write.point}: not so: {law}")
 
 
-def _is_unfinished(job: Json) -> bool:
+def is_unfinished(job: Json) -> bool:
+    """Whether a Job that stays has neither completed nor failed."""
     conditions = job.get("status", {}).get("conditions") or ()
     over = any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
     return not over and "deletionTimestamp" not in job["metadata"]

@@ -316,8 +316,7 @@ def test_the_worst_enforced_gate_is_the_verdict() -> None:
 
 
 def test_when_every_gate_is_disabled_nobody_has_vouched_and_nothing_serves() -> None:
-    names = Gates.model_fields
-    gates = Gates.model_validate({name: {"mode": "Disabled"} for name in names})
+    gates = Gates.model_validate({name.value: {"mode": "Disabled"} for name in GateName})
     assert judge(gates, good()).verdict is Verdict.ERROR
 
 

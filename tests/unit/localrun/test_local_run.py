@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from localruns import LocalSetting
 
@@ -145,3 +146,38 @@ def test_a_file_that_is_not_right_is_refused_by_its_path(
     assert ended.returncode == 2
     assert words in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_profile_of_the_charts_values_gives_the_store_and_its_floors(
+    setting: LocalSetting,
+) -> None:
+    spec = setting.spec
+    artifact, values = spec.pop("artifact"), setting.folder / "values.yaml"
+    setting.write(spec | {"profile": "team"})
+    floors = {"taskQuality": {"maxIncrease": "0.1%"}}
+    values.write_text(
+        yaml.safe_dump({"profiles": {"team": {"artifact": artifact, "gates": floors}}})
+    )
+    ended = setting.run("--profiles", str(values))
+    assert ended.returncode == 1, ended.stderr
+    assert "Verdict: Failed" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("profiles", "told"),
+    [
+        (None, "spec.profile names team; give the chart's values that have it with --profiles"),
+        ({"other": {}}, "spec.profile names team; give the chart's values that have it"),
+        ({"team": {"replicas": 2}}, "profiles.team.replicas: Extra inputs are not permitted"),
+    ],
+)
+def test_a_profile_that_is_not_there_or_not_readable_is_refused(
+    setting: LocalSetting, profiles: dict[str, Any] | None, told: str
+) -> None:
+    setting.write(setting.spec | {"profile": "team"})
+    values = setting.folder / "values.yaml"
+    values.write_text(yaml.safe_dump({"profiles": profiles}))
+    ended = setting.run(*(("--profiles", str(values)) if profiles else ()))
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert setting.ran() == []

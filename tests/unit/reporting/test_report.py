@@ -157,6 +157,35 @@ def test_the_page_says_how_and_on_what_speed_was_measured() -> None:
         assert said in page.text, said
 
 
+def test_the_page_shows_requests_that_came_at_random_or_why_there_are_none() -> None:
+    done: dict[str, Any] = {"sentMicroseconds": 500_000, "promptTokens": 4, "outputTokens": 3}
+    done["arrivalsMicroseconds"] = [1_000_000, 1_010_000, 1_020_000]
+    recorded = {
+        "ratePerSecond": "2.000", "concurrency": 4, "arrivalsMicroseconds": [500_000] * 3,
+        "processes": [
+            {"condition": "merged", "invalid": "in bursts", "served": []},
+            {"condition": "base", "invalid": "", "served": [done, done, None]},
+        ],
+    }  # fmt: skip
+    text = page_of(document(samples=samples() | {"openLoop": recorded})).text
+    for said in ("70 % of what base", "500.0", "520.0", "1 cut off", "67 %",
+                 "merged in the open loop was not measured: in bursts"):  # fmt: skip
+        assert said in text, said
+    skipped = samples() | {"openLoop": {"skipped": "too short"}}
+    assert "the open loop was not measured: too short" in page_of(document(samples=skipped)).text
+
+
+def test_claims_about_merging_are_told_with_what_is_missing_to_decide_them() -> None:
+    report = document(samples=samples())
+    assert report.speed is not None
+    assert [(c.name, c.verdict, c.blocks) for c in report.speed.claims] == [
+        ("mergedIsAsFast", "Undecided", 0), ("unmergedIsSlower", "Undecided", 0),
+    ]  # fmt: skip
+    text = page_of(report).text
+    assert "in 0 of the 6 blocks that it takes" in text
+    assert "not applicable: the engine refuses it" in text
+
+
 def test_each_ratio_stands_beside_its_interval() -> None:
     report = document()
     speed = next(row for row in report.table if row.label.startswith("Throughput"))

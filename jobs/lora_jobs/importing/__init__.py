@@ -1,0 +1,1 @@
+"""Results of other load tools as rows of ours. Pure but for reading files."""

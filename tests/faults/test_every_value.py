@@ -1,0 +1,73 @@
+"""A strange value in each field of the spec while the model serves, and set back again.
+
+The API server refuses it, or the operator answers and comes to rest, whatever it thinks of it; and
+once it is set back all is as it was, but for the history.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from everyfield import STRANGE, fields_of, told, with_change
+from faultlab.life import Outcome, Part, good_spec
+from faultlab.matrix import Case
+from faultlab.proxy import Fault
+
+RunCases = Callable[[Sequence[Case]], list[Outcome]]
+Json = dict[str, Any]
+AS_IT_WAS = Part("as it was", "good", ("True", ""), before="good")
+
+
+def every_value() -> Iterator[Part]:
+    document = {"spec": good_spec("good")}
+    for path, kind in fields_of(document["spec"]).items():
+        for value in STRANGE[kind] if len(path) > 1 else ():
+            spec = with_change(document, path, value)["spec"]
+            if spec != document["spec"]:
+                yield Part(told(path, value), "good", ("True", ""), before="good", detour=spec)
+
+
+def present(end: Json) -> Json:
+    """What is now: what serves and what is said of it. Jobs, stages and releases are history."""
+    (found,) = end["loradeployments"]
+    status = found["status"]
+    kept = ("phase", "summary", "artifact", "serving", "benchmark", "pins", "image")
+    said = {c["type"]: (c["status"], c["reason"], c["message"]) for c in status["conditions"]}
+    return {
+        "spec": found["spec"],
+        "finalizers": found["finalizers"],
+        "conditions": said,
+        "status": {k: status[k] for k in kept if k in status},
+        "deployments": [(d["name"], d["spec"]) for d in end["deployments"]],
+        "services": [(s["name"], s["spec"]) for s in end["services"]],
+    }
+
+
+def judge(outcomes: Sequence[Outcome], reference: Outcome, subtests: pytest.Subtests) -> None:
+    for outcome in outcomes:
+        if outcome.refused:
+            continue
+        with subtests.test(outcome.part.name):
+            assert not outcome.trouble, "\n".join([*outcome.trouble, outcome.log[-3000:]])
+            assert present(outcome.end) == present(reference.end)
+    assert 0 < sum(bool(o.refused) for o in outcomes) < len(outcomes)
+
+
+@pytest.mark.fault("F29", "F30")
+def test_some_strange_values_leave_no_trace_once_they_are_set_back(
+    run_cases: RunCases, subtests: pytest.Subtests
+) -> None:
+    some = list(every_value())[::60]
+    reference, *outcomes = run_cases([Case(part, Fault()) for part in (AS_IT_WAS, *some)])
+    judge(outcomes, reference, subtests)
+
+
+@pytest.mark.fault("F29", "F30")
+@pytest.mark.exhaustive
+@pytest.mark.timeout(5400)
+def test_no_strange_value_leaves_a_trace_once_it_is_set_back(
+    run_cases: RunCases, subtests: pytest.Subtests
+) -> None:
+    reference, *outcomes = run_cases([Case(p, Fault()) for p in (AS_IT_WAS, *every_value())])
+    judge(outcomes, reference, subtests)
