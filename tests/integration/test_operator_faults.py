@@ -80,10 +80,12 @@ def somebody_who_writes_all_the_time(stage: OperatorStage) -> Iterator[list[int]
 
 @pytest.mark.fault("F13")
 def test_somebody_who_writes_the_object_all_the_time_holds_nothing_up(stage: OperatorStage) -> None:
+    stage.stages.held.add("benchmark")
     stage.apply()
     with somebody_who_writes_all_the_time(stage) as written:
+        stage.until("it was written often", lambda: written[0] > 20)
+        stage.stages.held.clear()
         stage.wait_for("Ready", "True", seconds=120)
-    assert written[0] > 20
     assert stage.stages.ran == WORK
     assert len(created_jobs(stage.operator.log)) == len(set(created_jobs(stage.operator.log)))
     assert "Traceback" not in stage.operator.log
