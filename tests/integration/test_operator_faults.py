@@ -106,6 +106,26 @@ def test_of_an_object_that_was_deleted_while_nobody_watched_nothing_is_left(
     assert "Traceback" not in stage.operator.log
 
 
+@pytest.mark.fault("F43")
+def test_a_namespace_that_is_deleted_while_a_stage_runs_goes_and_nothing_storms(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: "quantize" in stage.stages.asked)
+    said, namespace = len(stage.operator.log.splitlines()), stage.kubectl.namespace
+    stage.kubectl("delete", "namespace", namespace, "--wait=false")
+    stage.until("it is gone", lambda: not is_there(stage.kubectl, "namespace", namespace))
+    lines = stage.operator.log.splitlines()[said:]
+    assert len(lines) < 10, "\n".join(lines)
+    assert "Traceback" not in stage.operator.log
+    assert stage.operator.is_running
+
+
+def is_there(kubectl: Kubectl, kind: str, name: str) -> bool:
+    return bool(kubectl("get", kind, name, "--ignore-not-found"))
+
+
 @pytest.mark.fault("F44")
 def test_a_crd_that_is_deleted_and_applied_again_costs_no_work(
     stage: OperatorStage, kubectl: Kubectl
