@@ -5,7 +5,9 @@ import asyncio
 import logging
 import os
 import random
+import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +23,8 @@ from lora_operator.cluster import (
     connect,
 )
 from lora_operator.handlers import kopf_settings, watches
+from lora_operator.health import Check, LoopLag, health_served
+from lora_operator.lease import Leadership, LeaseLost, Times, Watchdog
 from lora_operator.logs import log_to_stderr
 from lora_operator.metrics import Metrics, serve_metrics
 from lora_operator.planning import plan
@@ -47,6 +51,8 @@ current context, and is configured by the environment:
   LORA_OPERATOR_BACKOFF_MIN_SECONDS   first wait for the world to change (30); it doubles
   LORA_OPERATOR_BACKOFF_MAX_SECONDS   ... up to this (600)
   LORA_OPERATOR_PROGRESS_SECONDS      between two status writes that only move progress (30)
+  LORA_OPERATOR_LEASE                 namespace/name: one of several replicas leads by this Lease
+  LORA_OPERATOR_LEASE_SECONDS         how long a leader may be silent (15)
   LORA_OPERATOR_LOG_LEVEL             DEBUG, INFO, WARNING or ERROR (INFO)
   LORA_OPERATOR_LOG_FORMAT            text, or json: one object a line (text)
 """
@@ -64,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--health",
         default="http://0.0.0.0:8080/healthz",
         metavar="URL",
+        type=urlsplit,
         help="where to answer liveness probes (default: %(default)s)",
     )
     parser.add_argument(
@@ -82,50 +89,95 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except WatchesEnded as error:
         logger.critical("the watches ended, to be started again with the process: %s", error)
         sys.exit(1)
+    except LeaseLost as lost:
+        logger.critical("this process leads no more, and starts again as a standby: %s", lost)
+        sys.exit(1)
 
 
 class WatchesEnded(Exception):
     """A watch failed for good: its resource is gone, or the API server said so."""
 
 
-async def run(settings: Settings, health: str, metrics_at: SplitResult) -> None:
-    """The whole operator.
+async def run(settings: Settings, health_at: SplitResult, metrics_at: SplitResult) -> None:
+    """The whole operator: stand by where another leads, then work.
 
     Args:
         settings: What the chart decides.
-        health: URL of the liveness endpoint.
+        health_at: URL of the liveness endpoint.
         metrics_at: URL of the metrics; without a port they are served nowhere.
 
     Raises:
         WatchesEnded: Only a restart helps.
+        LeaseLost: Another replica leads; only a restart, as its standby, helps.
     """
-    clock, metrics = SystemClock(), Metrics()
-    async with connect(metrics) as cluster, _metrics_served(metrics, metrics_at):
+    metrics, checks = Metrics(), dict[str, Check]()
+    times = Times(settings.lease_seconds)
+    watchdog = Watchdog(times.renew_deadline)
+    async with (
+        connect(metrics, watchdog.fence) as cluster,
+        _metrics_served(metrics, metrics_at),
+    ):
         await _wait_for_api(cluster, settings)
-        reconciler = Reconciler(cluster, settings, plan, clock, meter=metrics)
-        queue = WorkQueue(
-            reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds),
-            meter=metrics,
-        )  # fmt: skip
-        metrics.follow_queue(queue.depth)
-        age = WatchAge[ObjectKey]()
-        # Before kopf's own tasks: when it ends it cancels those that were made after it began.
-        looking = asyncio.create_task(queue.run(), name="looks")
-        resyncing = asyncio.create_task(_resync(cluster, settings, queue, age), name="resync")
-        watching = asyncio.create_task(
-            _watch(settings, watches(queue.add, age, metrics.watched), health), name="watches"
+        async with health_served(health_at, checks):
+            if settings.lease is None:
+                await _work(cluster, settings, metrics, checks)
+                return
+            identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+            leadership = Leadership(cluster, settings.lease, identity, times, watchdog)
+            await leadership.take()
+            watchdog.start(times.retry)
+            keeping = asyncio.create_task(leadership.keep(), name="lease")
+            try:
+                await _work(cluster, settings, metrics, checks, keeping)
+            finally:
+                keeping.cancel()
+            await leadership.give_back()
+
+
+async def _work(
+    cluster: Cluster,
+    settings: Settings,
+    metrics: Metrics,
+    checks: dict[str, Check],
+    *others: asyncio.Task[None],
+) -> None:
+    """Watch and look at objects until SIGTERM, or until one of the tasks, or of the others, ends.
+
+    Args:
+        cluster: The Kubernetes API.
+        settings: What the chart decides.
+        metrics: Told of everything.
+        checks: Of the liveness endpoint; those of this work are added.
+        others: What must go on meanwhile.
+    """
+    clock = SystemClock()
+    reconciler = Reconciler(cluster, settings, plan, clock, meter=metrics)
+    queue = WorkQueue(
+        reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds),
+        meter=metrics,
+    )  # fmt: skip
+    metrics.follow_queue(queue.depth)
+    age, lag = WatchAge[ObjectKey](), LoopLag()
+    checks |= {"watch": age.check, "loop": lag.check}
+    # Before kopf's own tasks: when it ends it cancels those that were made after it began.
+    looking = asyncio.create_task(queue.run(), name="looks")
+    resyncing = asyncio.create_task(_resync(cluster, settings, queue, age), name="resync")
+    timing = asyncio.create_task(metrics.follow_loop(lag.observe), name="loop-lag")
+    watching = asyncio.create_task(
+        _watch(settings, watches(queue.add, age, metrics.watched)), name="watches"
+    )
+    try:
+        done, _ = await asyncio.wait(
+            (looking, resyncing, watching, *others), return_when=asyncio.FIRST_COMPLETED
         )
-        try:
-            done, _ = await asyncio.wait(
-                (looking, resyncing, watching), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
-        finally:
-            resyncing.cancel()
-            watching.cancel()
-            queue.stop()
-            await asyncio.wait((looking,), timeout=_LAST_LOOKS_SECONDS)
+        for task in done:
+            task.result()
+    finally:
+        timing.cancel()
+        resyncing.cancel()
+        watching.cancel()
+        queue.stop()
+        await asyncio.wait((looking,), timeout=_LAST_LOOKS_SECONDS)
 
 
 @asynccontextmanager
@@ -134,15 +186,13 @@ async def _metrics_served(metrics: Metrics, at: SplitResult) -> AsyncIterator[No
         yield
         return
     runner = await serve_metrics(metrics, at.hostname or "", at.port, at.path or "/metrics")
-    lag = asyncio.create_task(metrics.follow_loop(), name="loop-lag")
     try:
         yield
     finally:
-        lag.cancel()
         await runner.cleanup()
 
 
-async def _watch(settings: Settings, registry: kopf.OperatorRegistry, health: str) -> None:
+async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:
     """Run kopf until SIGTERM."""
     try:
         await kopf.operator(
@@ -151,7 +201,6 @@ async def _watch(settings: Settings, registry: kopf.OperatorRegistry, health: st
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            liveness_endpoint=health,
         )
     except Exception as error:
         raise WatchesEnded(repr(error)) from error

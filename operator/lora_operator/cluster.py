@@ -10,7 +10,7 @@ does. 409 means two things, told apart by the answer's `reason`.
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,21 @@ class Cluster(Protocol):
 
 
 class KubernetesCluster:
-    """`Cluster` on the official client; paths are built here, so nothing is discovered."""
+    """`Cluster` on the official client; paths are built here, so nothing is discovered.
 
-    def __init__(self, client: ApiClient, meter: CallMeter | None = None) -> None:
-        self._api, self._meter = DynamicClient(client), meter
+    Args:
+        client: The official one.
+        meter: Told of every call.
+        fence: Called before every write; it does not return to who may not write any more.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        meter: CallMeter | None = None,
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._api, self._meter, self._fence = DynamicClient(client), meter, fence
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """One object, read live."""
@@ -212,6 +223,8 @@ class KubernetesCluster:
         self, verb: str, kind: Kind, name: str, path: str, resource: str = "", **arguments: Any
     ) -> Json:
         method = {"create": "post", "list": "get"}.get(verb, verb)
+        if method != "get":
+            self._fence()
         try:
             response = await self._request(
                 verb, resource or kind.plural, method, path, _request_timeout=_TIMEOUT, **arguments
@@ -248,7 +261,9 @@ class KubernetesCluster:
 
 
 @asynccontextmanager
-async def connect(meter: CallMeter | None = None) -> AsyncIterator[KubernetesCluster]:
+async def connect(
+    meter: CallMeter | None = None, fence: Callable[[], None] = lambda: None
+) -> AsyncIterator[KubernetesCluster]:
     """The cluster of KUBECONFIG, else the one around this pod, else of the current context."""
     configuration = Configuration()
     if runs_in_pod(os.environ):
@@ -258,7 +273,7 @@ async def connect(meter: CallMeter | None = None) -> AsyncIterator[KubernetesClu
         files = os.environ.get("KUBECONFIG") or None
         await load_kube_config(config_file=files, client_configuration=configuration)
     async with ApiClient(configuration) as client:
-        yield KubernetesCluster(client, meter)
+        yield KubernetesCluster(client, meter, fence)
 
 
 def runs_in_pod(environment: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from lora_api import GROUP, PLURAL, VERSION
 from lora_api.naming import LABEL_NAME
 from lora_operator.cluster import CHILDREN, Kind, runs_in_pod
 from lora_operator.reconcile import ObjectKey
-from lora_operator.watchage import DeafWatch, WatchAge
+from lora_operator.watchage import WatchAge
 
 Labels = Mapping[str, str]
 Enqueue = Callable[[ObjectKey], None]
@@ -66,7 +66,7 @@ def watches(
 
     Args:
         enqueue: Takes the key.
-        age: Learns what the watch of our kind tells; the liveness endpoint fails when it is deaf.
+        age: Learns what the watch of our kind tells.
         saw: Told the resource of each event.
     """
     age = age or WatchAge[ObjectKey]()
@@ -81,14 +81,6 @@ def watches(
         saw(PLURAL)
         age.tell(key, str(meta.get("resourceVersion")))
         enqueue(key)
-
-    @kopf.on.probe(registry=registry, id="watches")
-    async def watch_tells(**_: Any) -> str:
-        try:
-            age.check()
-        except DeafWatch as deaf:
-            raise kopf.PermanentError(str(deaf)) from deaf  # not retried: the endpoint fails now
-        return "tell"
 
     async def child_changed(
         namespace: str | None, labels: Labels, resource: kopf.Resource, **_: Any

@@ -129,14 +129,20 @@ class Metrics:
     def _age(self, resource: str) -> float:
         return self._monotonic() - self._last_event[resource]
 
-    async def follow_loop(self) -> None:
-        """Measure the event loop's lag for ever, and count its tasks at every scrape."""
+    async def follow_loop(self, told: Callable[[float], None] = lambda _: None) -> None:
+        """Measure the event loop's lag for ever, and count its tasks at every scrape.
+
+        Args:
+            told: Hears each sample, in seconds.
+        """
         loop = asyncio.get_running_loop()
         self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         while True:
             asleep = self._monotonic()
             await asyncio.sleep(_LAG_PERIOD_SECONDS)
-            self._lag.observe(max(0.0, self._monotonic() - asleep - _LAG_PERIOD_SECONDS))
+            late = max(0.0, self._monotonic() - asleep - _LAG_PERIOD_SECONDS)
+            self._lag.observe(late)
+            told(late)
 
     # --- the objects -------------------------------------------------------------------------
 

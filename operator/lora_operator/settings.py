@@ -2,12 +2,34 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lora_api.profile import PROFILES, Profile
 from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 from lora_operator.podnetwork import PodNetwork, parse_pod_network
+
+
+class LeaseName(NamedTuple):
+    """Which Lease."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "LeaseName | None":
+        """`namespace/name`; None when empty.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        if not text:
+            return None
+        namespace, _, name = text.partition("/")
+        if not namespace or not name:
+            raise ValueError(f"write the Lease as namespace/name, not {text!r}")
+        return cls(namespace, name)
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,8 @@ class Settings:
         backoff_min_seconds: First wait after a failure that the world must cure; it doubles.
         progress_seconds: Shortest time between two status writes that only move progress.
         pod_network: Of the NetworkPolicies that objects' pods get; None: they get none.
+        lease: By which one of several replicas leads; None: each works.
+        lease_seconds: How long a leader may be silent.
         runbooks_url: Page of the runbooks, which conditions link; empty for no links.
     """
 
@@ -42,6 +66,8 @@ class Settings:
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     runbooks_url: str = ""
+    lease: LeaseName | None = None
+    lease_seconds: float = 15.0
     pod_network: PodNetwork | None = None
 
     @classmethod
@@ -84,6 +110,8 @@ class Settings:
             progress_seconds=float(env.get("PROGRESS_SECONDS", defaults.progress_seconds)),
             log_level=LogLevel(env.get("LOG_LEVEL", defaults.log_level)),
             log_format=LogFormat(env.get("LOG_FORMAT", defaults.log_format)),
+            lease=LeaseName.parse(env.get("LEASE", "")),
+            lease_seconds=float(env.get("LEASE_SECONDS", defaults.lease_seconds)),
             runbooks_url=env.get("RUNBOOKS_URL", ""),
             pod_network=parse_pod_network(env.get("POD_NETWORK", "")),
         )

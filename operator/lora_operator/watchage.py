@@ -1,9 +1,9 @@
 """Whether the watch still tells: what lists show must have come through it by the next list.
 
-A watch whose stream is open but silent, or whose task has died, looks like a quiet cluster; kopf's
-own liveness endpoint answers all the while. Our resync lists every object anyway, so a version that
-was listed once, is still there a whole resync later, and was never told, proves that the watch is
-deaf. A restart cures that, which is what a failing liveness probe asks for.
+A watch whose stream is open but silent, or whose task has died, looks like a quiet cluster. Our
+resync lists every object anyway, so a version that was listed once, is still there a whole resync
+later, and was never told, proves that the watch is deaf. A restart cures that, which is what a
+failing liveness probe asks for.
 
 Resource versions are compared for equality only.
 """
@@ -11,10 +11,12 @@ Resource versions are compared for equality only.
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
+from lora_operator.health import Unhealthy
+
 Key = TypeVar("Key", bound=Hashable)
 
 
-class DeafWatch(Exception):
+class DeafWatch(Unhealthy):
     """The watch has not told of what two lists in a row have shown."""
 
 

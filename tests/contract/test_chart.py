@@ -28,7 +28,7 @@ from lora_api.runtimes import Runtime
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 from lora_operator.podnetwork import PodNetwork
-from lora_operator.settings import Settings
+from lora_operator.settings import LeaseName, Settings
 
 Json = dict[str, Any]
 SCHEMA: Json = json.loads((CHART / "values.schema.json").read_text())
@@ -60,10 +60,11 @@ def test_with_all_on_budget_network_policy_and_monitoring_come_with_it() -> None
     documents = render(MONITORED | {"namespaces": ["red"]})
     assert kinds(documents) == [
         "ConfigMap", CRD, "Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule",
-        "Role", "RoleBinding", "Service", "ServiceAccount", "ServiceMonitor",
+        "Role", "Role", "RoleBinding", "RoleBinding", "Service", "ServiceAccount",
+        "ServiceMonitor",
     ]  # fmt: skip
     named = [d["metadata"]["name"] for d in documents if d["kind"] not in (CRD, "ServiceAccount")]
-    assert set(named) == {"models-operator"}
+    assert set(named) == {"models-operator", "models-operator-lease"}
 
 
 def test_with_all_off_only_the_operator_is_left() -> None:
@@ -129,6 +130,8 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         log_level=LogLevel.DEBUG,
         log_format=LogFormat.JSON,
         runbooks_url="https://docs.example/lora/runbooks.html",
+        lease=LeaseName(NAMESPACE, "models-operator"),
+        lease_seconds=30,
         pod_network=PodNetwork(
             egress_ports=(9000,),
             egress_cidrs=("10.1.0.0/16",),

@@ -18,8 +18,6 @@ EXCEPTIONS = {
     "registry to what a restart needs",
     "pod-probes-identical": "one endpoint says it all; liveness waits six times as long for it",
     "deployment-has-host-podantiaffinity": "a second replica only waits; `affinity` is a value",
-    "deployment-strategy": "one operator at a time: an overlap does the same looks twice, and the "
-    "Service only carries metrics",
 }
 """With all on, by kube-score's id of the check."""
 OFF_BY_DEFAULT = {
@@ -27,8 +25,8 @@ OFF_BY_DEFAULT = {
     " needs `apiServerCIDRs`",
 }
 """More that the defaults leave out."""
-WHERE_ALL_IS_ON = {"deployment-has-host-podantiaffinity", "deployment-strategy"}
-"""Needs the second replica, or the Service of the metrics."""
+WHERE_ALL_IS_ON = {"deployment-has-host-podantiaffinity"}
+"""Needs the second replica."""
 
 
 def complaints(documents: list[Json]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from builders import spec_document
-from chart import NAMESPACE, HelmError, chart_rules, of_kind, render
+from chart import NAMESPACE, RELEASE, HelmError, chart_rules, of_kind, render
 from fake_cluster import FakeCluster
 from lora_api import GROUP, PLURAL
 from lora_api.gates import Verdict
@@ -37,10 +37,11 @@ from lora_operator.actions import (
 )
 from lora_operator.cluster import CHILDREN, LORA_DEPLOYMENTS, PODS, Kind
 from lora_operator.execute import Executor, post_event, write_status
+from lora_operator.lease import Leadership, Times, Watchdog
 from lora_operator.observe import observe_children, observe_object
 from lora_operator.observed import ObservedObject
 from lora_operator.podnetwork import PodNetwork
-from lora_operator.settings import Settings
+from lora_operator.settings import LeaseName, Settings
 
 Right = tuple[str, str, str]
 """(group, resource, verb)"""
@@ -192,6 +193,21 @@ async def test_the_chart_grants_exactly_what_the_operator_calls(
     granted = rights_granted(values)
     assert len(granted) == len(set(granted)), "a right is granted twice"
     assert set(granted) == await rights_asked_for(settings)
+
+
+async def test_leader_election_takes_rights_on_one_lease_in_the_namespace_of_the_release() -> None:
+    documents = render({"leaderElection": {"enabled": True}})
+    [role], [binding] = of_kind(documents, "Role"), of_kind(documents, "RoleBinding")
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == NAMESPACE
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [RELEASE]]
+    granted = {("leases", verb) for rule in role["rules"] for verb in rule["verbs"]}
+    cluster = AskingCluster()
+    at, times = LeaseName(NAMESPACE, RELEASE), Times(15.0)
+    for identity in ("first", "second"):
+        leadership = Leadership(cluster, at, identity, times, Watchdog(times.renew_deadline))
+        await leadership.take()
+        await leadership.give_back()
+    assert {(resource, verb) for _, resource, verb in cluster.asked} == granted
 
 
 def test_no_wildcard_and_no_verb_on_secrets_is_granted_in_any_mode() -> None:

@@ -80,10 +80,12 @@ def somebody_who_writes_all_the_time(stage: OperatorStage) -> Iterator[list[int]
 
 @pytest.mark.fault("F13")
 def test_somebody_who_writes_the_object_all_the_time_holds_nothing_up(stage: OperatorStage) -> None:
+    stage.stages.held.add("benchmark")
     stage.apply()
     with somebody_who_writes_all_the_time(stage) as written:
+        stage.until("it was written often", lambda: written[0] > 20)
+        stage.stages.held.clear()
         stage.wait_for("Ready", "True", seconds=120)
-    assert written[0] > 20
     assert stage.stages.ran == WORK
     assert len(created_jobs(stage.operator.log)) == len(set(created_jobs(stage.operator.log)))
     assert "Traceback" not in stage.operator.log
@@ -102,6 +104,26 @@ def test_of_an_object_that_was_deleted_while_nobody_watched_nothing_is_left(
     stage.until("its children are gone", lambda: not stage.children())
     stage.stays("nothing is made for it", lambda: not stage.children())
     assert "Traceback" not in stage.operator.log
+
+
+@pytest.mark.fault("F43")
+def test_a_namespace_that_is_deleted_while_a_stage_runs_goes_and_nothing_storms(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.held.add("quantize")
+    stage.apply()
+    stage.until("quantize runs", lambda: "quantize" in stage.stages.asked)
+    said, namespace = len(stage.operator.log.splitlines()), stage.kubectl.namespace
+    stage.kubectl("delete", "namespace", namespace, "--wait=false")
+    stage.until("it is gone", lambda: not is_there(stage.kubectl, "namespace", namespace))
+    lines = stage.operator.log.splitlines()[said:]
+    assert len(lines) < 10, "\n".join(lines)
+    assert "Traceback" not in stage.operator.log
+    assert stage.operator.is_running
+
+
+def is_there(kubectl: Kubectl, kind: str, name: str) -> bool:
+    return bool(kubectl("get", kind, name, "--ignore-not-found"))
 
 
 @pytest.mark.fault("F44")

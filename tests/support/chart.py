@@ -40,6 +40,7 @@ EVERYTHING: Json = {
     "clusterName": "eu-1",
     "runbooksUrl": "https://docs.example/lora/runbooks.html",
     "replicas": 2,
+    "leaderElection": {"enabled": True, "leaseSeconds": 30},
     "images": {
         "serving": {"VLLM": "registry.example/vllm@sha256:1", "TRANSFORMERS": "serve:1"},
         "pullSecrets": [{"name": "registry"}],
@@ -152,6 +153,13 @@ def operator_pod(documents: list[Json]) -> Json:
 def chart_rules(values: Json | None = None) -> list[Json]:
     """The operator's rights; they are the same for Role and ClusterRole."""
     [role] = of_kind(render(values), "ClusterRole")
+    rules: list[Json] = role["rules"]
+    return rules
+
+
+def lease_rules() -> list[Json]:
+    """The operator's rights on the Lease by which replicas elect a leader, named `RELEASE`."""
+    [role] = of_kind(render({"leaderElection": {"enabled": True}}), "Role")
     rules: list[Json] = role["rules"]
     return rules
 

@@ -74,7 +74,13 @@ class FakeCluster:
 
     async def patch(self, kind: Kind, namespace: str, name: str, change: Json) -> Json:
         self._write("patch", kind, name)
-        return self.objects[kind.plural, namespace, name]
+        live = self.objects.get((kind.plural, namespace, name))
+        if live is None:
+            raise NotFound(name)
+        for key in ("uid", "resourceVersion"):
+            if change.get("metadata", {}).get(key, live["metadata"][key]) != live["metadata"][key]:
+                raise Conflict(f"{name} has another {key}")
+        return copy.deepcopy(self.add(kind, _merged(live, change)))
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         self._write("delete", kind, name)
@@ -99,3 +105,12 @@ class FakeCluster:
     @staticmethod
     def _address(kind: Kind, document: Json) -> Address:
         return kind.plural, document["metadata"]["namespace"], document["metadata"]["name"]
+
+
+def _merged(document: Json, change: Json) -> Json:
+    """RFC 7386, without the removal of keys."""
+    merged = dict(document)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,9 +102,10 @@ class OperatorProcess:
     server: str
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    more_rules: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        grant(self.kubectl, chart_rules())
+        grant(self.kubectl, [*chart_rules(), *self.more_rules])
         settings = IMAGES | QUICK | {"NAMESPACES": self.kubectl.namespace} | self.settings
         self._operator = OperatorEndpoints(
             self._kubeconfig(), self.folder / "operator.log", settings
@@ -123,6 +125,10 @@ class OperatorProcess:
     def kill(self) -> None:
         """SIGKILL."""
         self._operator.process.kill()
+
+    def send(self, signal: int) -> None:
+        """A signal, e.g. SIGSTOP."""
+        os.kill(self._operator.process.pid, signal)
 
     @property
     def is_running(self) -> bool:

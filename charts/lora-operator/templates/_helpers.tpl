@@ -62,3 +62,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, create, patch]
 {{- end }}
 {{- end }}
+
+{{- /* A right to create cannot name the object. */ -}}
+{{- define "lora-operator.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "lora-operator.name" . }}]
+  verbs: [get, patch]
+{{- end }}

@@ -83,9 +83,11 @@ class AdminApi:
         assert status < 300, (path, found)
         return found
 
-    async def apply(self, path: str, document: Mapping[str, Any]) -> tuple[int, Json]:
+    async def apply(
+        self, path: str, document: Mapping[str, Any], dry_run: bool = False
+    ) -> tuple[int, Json]:
         """Server-side apply as a user's tool does it; status and answer."""
-        full = f"{path}?fieldManager=user&force=true"
+        full = f"{path}?fieldManager=user&force=true" + "&dryRun=All" * dry_run
         return await self.ask("PATCH", full, document, _APPLY)
 
     async def merge(self, path: str, change: Mapping[str, Any]) -> Json | None:

@@ -178,8 +178,8 @@ class Laboratory:
 
     async def _refusal_of(self, spec: Json) -> str:
         """What the API server would say, where it would refuse."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}?dryRun=All"
-        status, found = await self.api.ask("POST", path, _object_of(spec))
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}/{NAME}"
+        status, found = await self.api.apply(path, _object_of(spec), dry_run=True)
         return "" if status < 300 else str(found["message"])
 
     async def _grant(self) -> str:

@@ -15,7 +15,6 @@ from lora_operator.handlers import (
     watches,
 )
 from lora_operator.reconcile import ObjectKey
-from lora_operator.watchage import WatchAge
 
 
 def test_kopf_writes_nothing_and_needs_no_right_to_list_crds() -> None:
@@ -71,21 +70,6 @@ async def test_an_event_of_a_child_names_its_object_and_one_of_a_stranger_nothin
     await call(own, namespace="team", name="demo", labels={}, meta={"resourceVersion": "1"})
     assert keys == [ObjectKey("team", "demo")] * 2
     assert seen == ["jobs", "jobs", "loradeployments"]
-
-
-@pytest.mark.fault("F11")
-async def test_the_liveness_probe_fails_at_once_while_the_watch_is_deaf() -> None:
-    age = WatchAge[ObjectKey]()
-    registry: Any = watches(lambda key: None, age)
-    (probe,) = [h.fn for h in registry._activities._handlers if str(h.id) == "watches"]
-    (told,) = [h.fn for h in registry._watching._handlers if "lora_deployment" in str(h.id)]
-    assert await probe() == "tell"
-    for _ in range(2):
-        age.compare({ObjectKey("team", "demo"): "2"})
-    with pytest.raises(kopf.PermanentError, match="team/demo"):
-        await probe()
-    await call(told, namespace="team", name="demo", meta={"resourceVersion": "2"})
-    assert await probe() == "tell"
 
 
 async def call(handler: Any, **arguments: Any) -> None:
