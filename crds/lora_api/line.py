@@ -108,7 +108,7 @@ def source_names(spec: Spec) -> dict[str, str]:
     """Every source of the spec: name in `parents` -> URI."""
     names = {"base": spec.base_model.uri}
     names |= {f"adapter{i}": a.uri for i, a in enumerate(spec.adapters)}
-    calibration = spec.quantization.calibration.sources
+    calibration = spec.quantization.calibration_sources
     names |= {f"calibration{i}": s.uri for i, s in enumerate(calibration)}
     names["task"] = spec.evaluation.task.uri
     if spec.evaluation.general:
@@ -127,12 +127,13 @@ def recipes(spec: Spec) -> Iterator[Recipe]:
 
 def run_id(spec: Spec, pins: Mapping[str, str], image: str) -> str:
     """Eight hex digits that identify the run's inputs, never the generation."""
+    calibration = spec.quantization.calibration
     inputs = {
         "pins": dict(pins),
         # Joined later: nothing where all weights are 1, so that older runs keep their ids.
         **({"merge": merge} if (merge := MergeParameters.of(spec).to_hashed()) else {}),
         "recipes": [[r.name, r.identity()] for r in recipes(spec)],
-        "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed(),
+        "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed() if calibration else {},
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, image).to_hashed(),
     }

@@ -54,6 +54,7 @@ def build_status(
     """The whole status after this look."""
     parent, before = view.parent, view.before
     ready = findings[ConditionType.READY]
+    assert ready is not None  # it always has a meaning
     is_concluded = ready.status is not UNKNOWN
     return Status(
         observed_generation=parent.generation if is_concluded else before.observed_generation,

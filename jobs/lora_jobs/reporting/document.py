@@ -72,6 +72,7 @@ def report_document(
         scores: What evaluate kept of the judged candidate, if there is something.
         provenance: Versions of the tools, if they are known.
     """
+    served = _served(done, candidate)
     benchmark = next((c.parameters for c, _ in done if c.stage is Stage.BENCHMARK), {})
     if samples:
         benchmark = samples["workload"]
@@ -86,13 +87,13 @@ def report_document(
         verdict=judgement.verdict,
         sentence=sentence(judgement),
         candidate=candidate,
-        artifact=artifact_of(done, candidate, _served(done, candidate)),
+        artifact=artifact_of(done, candidate, served),
         conditions=list(CONDITIONS),
         table=[ReportRow.model_validate(row._asdict()) for row in condition_rows(measurements)],
         attribution=parts,
         attribution_line=line,
         gates=judgement.gates,
-        caveats=_caveats(benchmark, spec, _served(done, candidate)),
+        caveats=_caveats(benchmark, spec, served),
         candidates=_candidates(done, candidate),
         paired=paired_differences(scores, measurements),
         protocol=protocol(done, candidate, spec, speed),
@@ -111,6 +112,7 @@ def report_document(
             for source, pin in sources.items()
         ],
         spec=dict(spec),
+        served=served,
     )
 
 
@@ -170,6 +172,7 @@ def _candidates(done: Sequence[tuple[StageCall, StageResult]], chosen: str) -> l
                     weights_bytes=result.measurements.get(WEIGHTS_BYTES, {}).get(served, ""),
                     digest=artifact_of(done, call.candidate, served),
                     chosen=call.candidate == chosen,
+                    served=served,
                 )
             )
     return rows

@@ -100,6 +100,7 @@ def _quantization_text(asked: Spec, candidate: str) -> str:
     if gptq is None:
         return f"Recipe {candidate}: none; the merged model is what serves."
     rows = asked.quantization.calibration
+    assert rows is not None
     return (
         f"Recipe {candidate}: GPTQ, {gptq.bits} bits, groups of {gptq.group_size}, damping "
         f"{gptq.damping}; calibrated on {rows.samples} rows of {rows.sequence_length} tokens that "

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from builders import estimate_row, measurements, spec_document
+from builders import (
+    estimate_row,
+    measurements,
+    merged_against_base,
+    spec_document,
+    without_quantized,
+)
 from lora_api.estimates import Part, comparison
 from lora_api.gates import Measurements, Verdict
 from lora_api.jobcontract import Stage, StageCall, StageResult
@@ -14,21 +20,6 @@ from lora_api.spec import Spec, parse_spec
 PINS = {
     name: f"sha256:{i:064x}" for i, name in enumerate(("base", "adapter0", "calibration0", "task"))
 }
-
-
-def without_quantized(rows: Measurements) -> Measurements:
-    """What is measured where nothing was quantized."""
-    return {
-        key: {c: v for c, v in row.items() if c != "quantized"}
-        for key, row in rows.items()
-        if "quantized/" not in key
-    }
-
-
-def merged_against_base(rows: Measurements) -> Measurements:
-    """The same speeds, with merged as what would serve."""
-    paired = {k.replace("quantized/", "merged/"): r for k, r in rows.items() if ":" in k}
-    return without_quantized(rows) | paired
 
 
 class World:
@@ -114,6 +105,7 @@ def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
 
 
 NONE: dict[str, Any] = {"name": "none", "method": "None"}
+G32: dict[str, Any] = {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}
 
 
 def test_without_quantization_the_merged_model_is_judged_and_released() -> None:
@@ -127,15 +119,28 @@ def test_without_quantization_the_merged_model_is_judged_and_released() -> None:
 
 
 def test_the_merged_model_is_the_last_resort_of_recipes_that_cost_too_much() -> None:
-    g32 = {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}
     world = World(quality={128: 1.3, 32: 1.2})
-    line = world.to_the_end(spec(**{"quantization.candidates": [g32, NONE]}))
+    line = world.to_the_end(spec(**{"quantization.candidates": [G32, NONE]}))
     assert [r for r in world.ran if r.startswith(("quantize", "benchmark"))] == [
         "quantize:default", "quantize:g32", "benchmark:none",
     ]  # fmt: skip
     assert line.candidate == "none"
     assert line.release is not None
     assert line.release.artifact == world.results[world.calls[0].input_hash].digest
+
+
+def test_who_quantizes_nothing_needs_no_calibration_and_who_does_is_told_that_it_is_missing() -> (
+    None
+):
+    bare = spec_document(quantization={"method": "None", "candidates": [NONE]})
+    world = World()
+    line = world.to_the_end(parse_spec(bare))
+    assert line.release is not None
+    assert not [name for call in world.calls for name in call.parents if "calibration" in name]
+    for method, candidates in (("GPTQ", []), ("None", [G32])):
+        quantization = {"method": method, "candidates": candidates}
+        with pytest.raises(ValueError, match="calibration is missing: GPTQ needs texts"):
+            parse_spec(spec_document(quantization=quantization))
 
 
 def test_a_run_without_quantization_is_another_run() -> None:
