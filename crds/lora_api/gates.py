@@ -12,10 +12,8 @@ Measurements are decimal strings by metric and condition:
 Conditions: base (the base model), dynamic (base with the adapter unmerged), merged, quantized.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from enum import StrEnum
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -23,8 +21,6 @@ from lora_api.base import ApiModel
 from lora_api.digests import digest_of
 from lora_api.estimates import (
     GAIN_RETAINED,
-    MIN_BLOCKS,
-    MIN_EFFECTIVE_DOCUMENTS,
     PASS_RATE,
     Estimate,
     Part,
@@ -45,6 +41,8 @@ from lora_api.gatespec import (
     Override,
     SetName,
 )
+from lora_api.limits import SEVERITY, Observation, at_least, at_most, too_little_in
+from lora_api.limits import Verdict as Verdict
 
 Measurements = dict[str, dict[str, str]]
 
@@ -67,25 +65,6 @@ def at_concurrency(metric: str, concurrency: int) -> str:
 TTFT_P50 = "TimeToFirstToken/p50"
 TPOT_P50 = "TimePerOutputToken/p50"
 OUTPUT_TOKENS_PER_SECOND = "OutputTokensPerSecond"
-
-
-class Verdict(StrEnum):
-    """What a gate, or all of them together, say. Only Passed rolls out."""
-
-    PASSED = "Passed"
-    FAILED = "Failed"
-    INCONCLUSIVE = "Inconclusive"
-    ERROR = "Error"
-    NOT_APPLICABLE = "NotApplicable"
-
-
-SEVERITY = (
-    Verdict.NOT_APPLICABLE,
-    Verdict.PASSED,
-    Verdict.INCONCLUSIVE,
-    Verdict.FAILED,
-    Verdict.ERROR,
-)
 
 
 class GateResult(ApiModel):
@@ -133,20 +112,11 @@ class Judgement(ApiModel):
         return f"{sum(g.verdict is Verdict.PASSED for g in judged)}/{len(judged)}"
 
 
-class _Observation(NamedTuple):
-    """What a gate looks at, and what came of it."""
-
-    seen: Estimate | None
-    verdict: Verdict
-    message: str = ""
-    recipe_can_help: bool = True
-
-
 class _Gate(NamedTuple):
     name: str
     limit: str
     mode: GateMode
-    observe: Callable[[], _Observation]
+    observe: Callable[[], Observation]
     inapplicable: str = ""
     show: Callable[[Fraction], str] | None = None
     """How its numbers read; None: as changes."""
@@ -180,157 +150,90 @@ def signed_percent(fraction: Fraction) -> str:
     return f"{float(fraction) * 100:+.1f}%"
 
 
-def _at_most(seen: Estimate, limit: Fraction, part: Part) -> _Observation:
-    return _decided(seen, limit, part, is_good=seen.value <= limit, is_ceiling=True)
+NOTHING_QUANTIZED = "method None: the merged model serves, and nothing was quantized"
 
 
-def _at_least(seen: Estimate, limit: Fraction, part: Part) -> _Observation:
-    return _decided(seen, limit, part, is_good=seen.value >= limit, is_ceiling=False)
-
-
-def _decided(
-    seen: Estimate, limit: Fraction, part: Part, is_good: bool, is_ceiling: bool
-) -> _Observation:
-    """Passed, Failed or Inconclusive, by where the interval lies."""
-    lower, upper = seen.lower, seen.upper
-    if too_little := _too_little(seen, part):
-        return _Observation(seen, Verdict.INCONCLUSIVE, too_little)
-    assert lower is not None and upper is not None  # noqa: PT018 - else there is too little
-    keeps = upper <= limit if is_ceiling else lower >= limit
-    breaks = lower > limit if is_ceiling else upper < limit
-    if keeps or breaks:
-        return _Observation(seen, Verdict.PASSED if keeps else Verdict.FAILED)
-    reaching = upper - seen.value if is_good == is_ceiling else seen.value - lower
-    return _Observation(seen, Verdict.INCONCLUSIVE, _what_decides(seen, limit, reaching, part))
-
-
-def _too_little(seen: Estimate, part: Part) -> str:
-    """What is missing before an interval can be judged by; empty when nothing is."""
-    is_exact = not seen.documents and not seen.blocks
-    if is_exact:
-        return ""
-    if seen.blocks:
-        if seen.blocks >= MIN_BLOCKS and seen.lower is not None:
-            return ""
-        return (
-            f"{seen.blocks} of the {MIN_BLOCKS} blocks that a judgement needs were run; "
-            "a longer benchmark.maxDuration gives more"
-        )
-    if seen.effective_documents < MIN_EFFECTIVE_DOCUMENTS:
-        share = MIN_EFFECTIVE_DOCUMENTS / max(seen.effective_documents, Fraction(1))
-        missing = (math.ceil(seen.documents * share) - seen.documents) * _parts(part)
-        return (
-            f"{float(seen.effective_documents):.1f} of the {MIN_EFFECTIVE_DOCUMENTS} effective "
-            f"documents that a judgement needs are there{_where(part)}: "
-            f"add about {missing} like these"
-        )
-    if seen.lower is None:
-        return f"the difference lies in too few of {seen.documents} documents to tell: add others"
-    return ""
-
-
-def _what_decides(seen: Estimate, limit: Fraction, reaching: Fraction, part: Part) -> str:
-    """How much measuring would bring the interval to one side, if the value stays.
-
-    Args:
-        seen: What was estimated.
-        limit: Within its interval.
-        reaching: From the value to the bound that lies beyond the limit.
-        part: What the documents are of.
-    """
-    distance = abs(limit - seen.value)
-    told = "the interval holds the limit; "
-    if seen.blocks:
-        relative = max(limit, seen.value) / min(limit, seen.value) - 1
-        tenths = math.floor(relative * 1000)
-        if not tenths:
-            return f"{told}the value is at the limit: no benchmark.precision decides"
-        return f"{told}a benchmark.precision of {tenths / 10:g}% decides if the value stays"
-    if not distance:
-        return f"{told}the value is at the limit: no number of documents decides"
-    # The width of an interval falls with the square root of the number of documents.
-    needed = math.ceil(seen.documents * (reaching / distance) ** 2) * _parts(part)
-    return f"{told}about {needed} documents{_where(part)} decide if the value stays"
-
-
-def _parts(part: Part) -> int:
-    return 1 if part is Part.ALL else 2
-
-
-def _where(part: Part) -> str:
-    return "" if part is Part.ALL else f" (in the whole set; half of it is for {part.value})"
-
-
-def _gain_retained(m: Measurements, limit: str, part: Part) -> _Observation:
+def _gain_retained(m: Measurements, limit: str, part: Part, served: str) -> Observation:
     gain = estimate(m, comparison(TASK_PERPLEXITY, BASE, MERGED, part))
-    helps = _at_least(gain, Fraction(1), part)
+    helps = at_least(gain, Fraction(1), part)
     if helps.verdict is Verdict.FAILED:
-        return _Observation(
+        return Observation(
             exactly(Fraction(0)),
             Verdict.FAILED,
             message="the adapter does not help on the task set: merged is not better than base; "
             "is it the right adapter, and is the set from its task?",
             recipe_can_help=False,
         )
-    if too_little := _too_little(gain, part):
-        return _Observation(None, Verdict.INCONCLUSIVE, too_little)
+    if too_little := too_little_in(gain, part):
+        return Observation(None, Verdict.INCONCLUSIVE, too_little)
     if helps.verdict is Verdict.INCONCLUSIVE or gain.lower == 1:
         why = helps.message or "it is too small"
         raise MissingMeasurement(f"the gain of the adapter cannot be told from none: {why}")
+    if served == MERGED:
+        return Observation(
+            exactly(Fraction(1)),
+            Verdict.PASSED,
+            "method None: the adapter helps, and the merged model has all of its gain",
+        )
     retained = estimate(m, comparison(GAIN_RETAINED, QUANTIZED, MERGED, part))
-    return _at_least(retained, percent(limit), part)
+    return at_least(retained, percent(limit), part)
 
 
-def _quality_gates(gates: Gates, m: Measurements, part: Part) -> list[_Gate]:
+def _quality_gates(gates: Gates, m: Measurements, part: Part, served: str) -> list[_Gate]:
     g = gates
     task = comparison(TASK_PERPLEXITY, QUANTIZED, MERGED, part)
     general = comparison(GENERAL_PERPLEXITY, QUANTIZED, MERGED, part)
     passed = comparison(PASS_RATE, QUANTIZED, MERGED, part)
-    no_scorer = "" if PASS_RATE in m else "no evaluation.task.scorer is given"
-    no_general = "" if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
+    same = NOTHING_QUANTIZED if served == MERGED else ""
+    no_scorer = same if PASS_RATE in m else "no evaluation.task.scorer is given"
+    no_general = same if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
     return [
         _Gate("taskQuality", f"<= +{g.task_quality.max_increase}", g.task_quality.mode,
-              lambda: _at_most(
-                  estimate(m, task), 1 + percent(g.task_quality.max_increase), part)),
+              lambda: at_most(
+                  estimate(m, task), 1 + percent(g.task_quality.max_increase), part),
+              same),
         _Gate("gainRetained", f">= {g.gain_retained.min}", g.gain_retained.mode,
-              lambda: _gain_retained(m, g.gain_retained.min, part)),
+              lambda: _gain_retained(m, g.gain_retained.min, part, served)),
         _Gate("generalQuality", f"<= +{g.general_quality.max_increase}", g.general_quality.mode,
-              lambda: _at_most(
+              lambda: at_most(
                   estimate(m, general), 1 + percent(g.general_quality.max_increase), part),
               no_general),
         _Gate("passRate", f">= -{g.pass_rate.max_decrease}", g.pass_rate.mode,
-              lambda: _at_least(
+              lambda: at_least(
                   estimate(m, passed), -percent(g.pass_rate.max_decrease), part),
               no_scorer),
         _Gate("weightsSize", f"<= -{g.weights_size.min_decrease}", g.weights_size.mode,
-              lambda: _at_most(
+              lambda: at_most(
                   exactly(number(m, WEIGHTS_BYTES, QUANTIZED) / number(m, WEIGHTS_BYTES, BASE)),
-                  1 - percent(g.weights_size.min_decrease), part)),
+                  1 - percent(g.weights_size.min_decrease), part),
+              same),
     ]  # fmt: skip
 
 
-def _speed_gates(gates: Gates, m: Measurements) -> list[_Gate]:
+def _speed_gates(gates: Gates, m: Measurements, served: str) -> list[_Gate]:
     speed, first = gates.decode_speed, gates.first_token
-    tokens = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), QUANTIZED, BASE)
-    ttft = comparison(at_concurrency(TTFT_P50, 1), QUANTIZED, BASE)
+    tokens = comparison(at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1), served, BASE)
+    ttft = comparison(at_concurrency(TTFT_P50, 1), served, BASE)
     return [
         _Gate("decodeSpeed", f">= -{speed.max_decrease}", speed.mode,
-              lambda: _at_least(estimate(m, tokens), 1 - percent(speed.max_decrease), Part.ALL)),
+              lambda: at_least(estimate(m, tokens), 1 - percent(speed.max_decrease), Part.ALL)),
         _Gate("firstToken", f"<= +{first.max_increase}", first.mode,
-              lambda: _at_most(estimate(m, ttft), 1 + percent(first.max_increase), Part.ALL)),
+              lambda: at_most(estimate(m, ttft), 1 + percent(first.max_increase), Part.ALL)),
     ]  # fmt: skip
 
 
-def _custom_gates(gates: Gates, m: Measurements, part: Part, of_speed: bool) -> list[_Gate]:
+def _custom_gates(
+    gates: Gates, m: Measurements, part: Part, served: str, of_speed: bool
+) -> list[_Gate]:
     """The user's own, of what `evaluate` measures or of what `benchmark` does."""
     return [
-        _custom_gate(custom, m, part)
+        _custom_gate(custom, m, part, served)
         for custom in gates.custom or ()
         if (custom.metric in (*TIMING_METRICS, GateMetric.PEAK_MEMORY_BYTES)) is of_speed
     ]
 
 
-def _custom_gate(gate: CustomGate, m: Measurements, part: Part) -> _Gate:
+def _custom_gate(gate: CustomGate, m: Measurements, part: Part, served: str) -> _Gate:
     metric = _metric_of(gate)
     against = gate.against.value.lower() if gate.against else ""
     is_share = gate.metric is GateMetric.PASS_RATE
@@ -340,20 +243,20 @@ def _custom_gate(gate: CustomGate, m: Measurements, part: Part) -> _Gate:
 
     def seen() -> Estimate:
         if gate.metric in (GateMetric.WEIGHTS_BYTES, GateMetric.PEAK_MEMORY_BYTES):
-            value = number(m, metric, QUANTIZED)
+            value = number(m, metric, served)
             return exactly(value / number(m, metric, against) if against else value)
         if against:
-            return estimate(m, comparison(metric, QUANTIZED, against, judged_part))
-        return measured(m, metric, QUANTIZED)
+            return estimate(m, comparison(metric, served, against, judged_part))
+        return measured(m, metric, served)
 
-    def observe() -> _Observation:
+    def observe() -> Observation:
         if gate.min or gate.max_decrease:
             least = finite(gate.min) if gate.min else neutral - percent(gate.max_decrease or "")
-            return _at_least(seen(), least, judged_part)
+            return at_least(seen(), least, judged_part)
         if gate.max:
-            return _at_most(seen(), finite(gate.max), judged_part)
+            return at_most(seen(), finite(gate.max), judged_part)
         change = gate.max_increase or f"-{gate.min_decrease}"
-        return _at_most(seen(), neutral + percent(change), judged_part)
+        return at_most(seen(), neutral + percent(change), judged_part)
 
     limits = {
         f">= {gate.min}": gate.min, f"<= {gate.max}": gate.max,
@@ -368,6 +271,8 @@ def _custom_gate(gate: CustomGate, m: Measurements, part: Part) -> _Gate:
     }
     is_optional = is_share or metric == GENERAL_PERPLEXITY
     inapplicable = missing[gate.metric] if is_optional and metric not in m else ""
+    if against == served:
+        inapplicable = NOTHING_QUANTIZED
     return _Gate(gate.name, limit, gate.mode, observe, inapplicable, show)
 
 
@@ -446,22 +351,33 @@ def _judge(gates: list[_Gate]) -> Judgement:
     return Judgement(verdict=_overall(results), gates=results)
 
 
-def judge_quality(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
-    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes."""
-    return _judge(_all_quality(gates, measurements, part))
+def judge_quality(
+    gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
+) -> Judgement:
+    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes.
+
+    Args:
+        gates: The limits.
+        measurements: Rows and comparisons.
+        part: The documents that count.
+        served: The condition that would serve: quantized, or merged for method None, where gates
+            on what quantization costs do not apply.
+    """
+    return _judge(_all_quality(gates, measurements, part, served))
 
 
-def judge(gates: Gates, measurements: Measurements, part: Part = Part.ALL) -> Judgement:
-    """Judge all gates over the rows of `evaluate` and `benchmark` together."""
-    speed = _custom_gates(gates, measurements, part, of_speed=True)
-    return _judge(
-        _all_quality(gates, measurements, part) + _speed_gates(gates, measurements) + speed
-    )
+def judge(
+    gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
+) -> Judgement:
+    """Judge all gates over the rows of `evaluate` and `benchmark`; see `judge_quality`."""
+    speed = _speed_gates(gates, measurements, served)
+    own = _custom_gates(gates, measurements, part, served, of_speed=True)
+    return _judge(_all_quality(gates, measurements, part, served) + speed + own)
 
 
-def _all_quality(gates: Gates, measurements: Measurements, part: Part) -> list[_Gate]:
-    own = _custom_gates(gates, measurements, part, of_speed=False)
-    return _quality_gates(gates, measurements, part) + own
+def _all_quality(gates: Gates, measurements: Measurements, part: Part, served: str) -> list[_Gate]:
+    own = _custom_gates(gates, measurements, part, served, of_speed=False)
+    return _quality_gates(gates, measurements, part, served) + own
 
 
 def accept(judgement: Judgement, reasons: Mapping[str, str]) -> Judgement:

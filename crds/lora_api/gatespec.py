@@ -45,43 +45,49 @@ class MinGate(ApiModel):
 
 
 class TaskQualityGate(IncreaseGate):
-    """Task perplexity, quantized against merged."""
+    """Task perplexity, quantized against merged; NotApplicable for method None."""
 
     max_increase: Percent = "5%"
 
 
 class GeneralQualityGate(IncreaseGate):
-    """General perplexity, quantized against merged."""
+    """General perplexity, quantized against merged; NotApplicable for method None."""
 
     max_increase: Percent = "5%"
 
 
 class GainRetainedGate(MinGate):
-    """(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set."""
+    """(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set.
+
+    For method None it asks only whether merged is better than base.
+    """
 
     min: Percent = "80%"
 
 
 class PassRateGate(DecreaseGate):
-    """Share of the task's records that are answered right, in points, quantized against merged."""
+    """Share of the task's records that are answered right, in points, quantized against merged.
+
+    NotApplicable for method None.
+    """
 
     max_decrease: Percent = "2%"
 
 
 class WeightsSizeGate(MinDecreaseGate):
-    """Weight bytes, quantized against base; exact."""
+    """Weight bytes, quantized against base; exact. NotApplicable for method None."""
 
     min_decrease: Percent = "20%"
 
 
 class DecodeSpeedGate(DecreaseGate):
-    """Output tokens per second of a request at concurrency 1, quantized against base."""
+    """Output tokens per second of a request at concurrency 1, what would serve against base."""
 
     max_decrease: Percent = "5%"
 
 
 class FirstTokenGate(IncreaseGate):
-    """Median time to first token at concurrency 1, quantized against base."""
+    """Median time to first token at concurrency 1, what would serve against base."""
 
     max_increase: Percent = "25%"
 

@@ -12,13 +12,22 @@ Speed is measured for the chosen one only, and not at all for one that is reject
 would be accelerator time spent on a model that cannot serve.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lora_api.digests import digest_of, short
 from lora_api.estimates import Part
-from lora_api.gates import Judgement, Measurements, Verdict, accept, judge, judge_quality
+from lora_api.gates import (
+    MERGED,
+    QUANTIZED,
+    Judgement,
+    Measurements,
+    Verdict,
+    accept,
+    judge,
+    judge_quality,
+)
 from lora_api.jobcontract import STAGE_VERSIONS, Release, Stage, StageCall, StageResult
 from lora_api.parameters import (
     BenchmarkParameters,
@@ -27,7 +36,7 @@ from lora_api.parameters import (
     QuantizeParameters,
     ServingRecipe,
 )
-from lora_api.spec import Gptq, Spec
+from lora_api.spec import Gptq, QuantizationMethod, Spec
 
 DEFAULT_CANDIDATE = "default"
 
@@ -36,10 +45,27 @@ OutcomeOf = Callable[[StageCall], StageResult | None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One candidate: its name and complete quantization parameters."""
+    """One candidate: its name and complete quantization parameters.
+
+    Attributes:
+        gptq: None for method None: nothing is quantized, and the merged model is the candidate.
+    """
 
     name: str
-    gptq: Gptq
+    gptq: Gptq | None
+
+    @property
+    def served(self) -> str:
+        """The condition that would serve."""
+        return QUANTIZED if self.gptq else MERGED
+
+    def identity(self) -> dict[str, Any]:
+        """What the run's id knows of it."""
+        return self.gptq.to_json() if self.gptq else {"method": QuantizationMethod.NONE.value}
+
+    def to_hashed(self, spec: Spec) -> dict[str, Any] | None:
+        """The hashed parameters of its quantize stage; None where it has no such stage."""
+        return QuantizeParameters.of(spec, self.gptq).to_hashed() if self.gptq else None
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,7 @@ class Line:
         done: Finished stages in order, reused or not.
         missing: The next piece of work, None when all is measured.
         candidate: Name of the recipe being tried or chosen.
+        served: The condition that this recipe would serve, quantized or merged.
         quality: Judgement of the last evaluated candidate.
         judgement: All gates; None until it can be made.
         release: What may roll out; only with verdict Passed.
@@ -58,6 +85,7 @@ class Line:
     done: tuple[tuple[StageCall, StageResult], ...] = ()
     missing: StageCall | None = None
     candidate: str = DEFAULT_CANDIDATE
+    served: str = QUANTIZED
     quality: Judgement | None = None
     judgement: Judgement | None = None
     release: Release | None = None
@@ -65,20 +93,22 @@ class Line:
 
     @property
     def artifact(self) -> str:
-        """Digest of the chosen candidate's quantized model, empty before there is one."""
-        digests = [
-            r.digest
-            for c, r in self.done
-            if c.stage is Stage.QUANTIZE and c.candidate == self.candidate
-        ]
-        return digests[-1] if digests else ""
+        """Digest of the chosen candidate's model, empty before there is one."""
+        return artifact_of(self.done, self.candidate, self.served)
+
+
+def artifact_of(done: Sequence[tuple[StageCall, StageResult]], candidate: str, served: str) -> str:
+    """Digest of a candidate's model among finished stages, empty where it was not made."""
+    maker = Stage.QUANTIZE if served == QUANTIZED else Stage.MERGE
+    made = [r.digest for c, r in done if c.stage is maker and c.candidate in ("", candidate)]
+    return made[-1] if made else ""
 
 
 def source_names(spec: Spec) -> dict[str, str]:
     """Every source of the spec: name in `parents` -> URI."""
     names = {"base": spec.base_model.uri}
     names |= {f"adapter{i}": a.uri for i, a in enumerate(spec.adapters)}
-    calibration = spec.quantization.calibration.sources
+    calibration = spec.quantization.calibration_sources
     names |= {f"calibration{i}": s.uri for i, s in enumerate(calibration)}
     names["task"] = spec.evaluation.task.uri
     if spec.evaluation.general:
@@ -88,20 +118,22 @@ def source_names(spec: Spec) -> dict[str, str]:
 
 def recipes(spec: Spec) -> Iterator[Recipe]:
     """The candidates in the order in which they are tried."""
-    yield Recipe(DEFAULT_CANDIDATE, spec.quantization.gptq)
+    is_gptq = spec.quantization.method is QuantizationMethod.GPTQ
+    yield Recipe(DEFAULT_CANDIDATE, spec.quantization.gptq if is_gptq else None)
     for candidate in spec.quantization.candidates or []:
-        own = candidate.gptq.model_dump(exclude_none=True)
-        yield Recipe(candidate.name, Gptq(**own))
+        own = candidate.gptq.model_dump(exclude_none=True) if candidate.gptq else None
+        yield Recipe(candidate.name, None if own is None else Gptq(**own))
 
 
 def run_id(spec: Spec, pins: Mapping[str, str], image: str) -> str:
     """Eight hex digits that identify the run's inputs, never the generation."""
+    calibration = spec.quantization.calibration
     inputs = {
         "pins": dict(pins),
         # Joined later: nothing where all weights are 1, so that older runs keep their ids.
         **({"merge": merge} if (merge := MergeParameters.of(spec).to_hashed()) else {}),
-        "recipes": [[r.name, r.gptq.to_json()] for r in recipes(spec)],
-        "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed(),
+        "recipes": [[r.name, r.identity()] for r in recipes(spec)],
+        "calibration": QuantizeParameters.of(spec, Gptq()).to_hashed() if calibration else {},
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, image).to_hashed(),
     }
@@ -144,7 +176,7 @@ class _Walk:
         self.spec, self.name, self.pins, self.image = spec, name, pins, image
         self.outcome_of = outcome_of
         self.done: list[tuple[StageCall, StageResult]] = []
-        self.candidate = DEFAULT_CANDIDATE
+        self.candidate, self.served = DEFAULT_CANDIDATE, QUANTIZED
         self.digest = ""
         self.quality: Judgement | None = None
         self.judged_on = Part.ALL
@@ -156,7 +188,7 @@ class _Walk:
             models = self._pinned("base", "adapter")
             how = MergeParameters.of(self.spec).to_hashed()
             models["merged"] = self._result(Stage.MERGE, dict(models), how).digest
-            models["quantized"] = self._choose_candidate(models)
+            models |= self._choose_candidate(models)
             assert self.quality is not None  # there is always the default recipe
             if self.quality.failed:
                 return self._so_far(judgement=self.quality)
@@ -165,25 +197,31 @@ class _Walk:
         except _Missing as missing:
             return self._so_far(missing=missing.call)
         self.measurements = self.measurements | speed.measurements
-        judgement = self._accept(judge(self.spec.gates, self.measurements, self.judged_on))
+        judgement = self._accept(
+            judge(self.spec.gates, self.measurements, self.judged_on, self.served)
+        )
         if judgement.verdict is not Verdict.PASSED:
             return self._so_far(judgement=judgement)
-        release = release_of(self.spec, self.name, self.image, models["quantized"])
+        release = release_of(self.spec, self.name, self.image, models[self.served])
         return self._so_far(judgement=judgement, release=release)
 
-    def _choose_candidate(self, models: Mapping[str, str]) -> str:
-        """Digest of the first quantized model that passes on quality, or of the last tried."""
+    def _choose_candidate(self, models: Mapping[str, str]) -> dict[str, str]:
+        """The first quantized model that passes on quality, or the last tried; none for None."""
         protocol = EvaluateParameters.of(self.spec).to_hashed()
         sets = self._pinned("task", "general")
         inputs = self._pinned("calibration") | {"merged": models["merged"]}
         tried = list(recipes(self.spec))
         chosen_on = Part.SELECTION if len(tried) > 1 else Part.ALL
-        digest, quality = "", None
+        made: dict[str, str] = {}
+        quality = None
         for recipe in tried:
-            self.candidate = recipe.name
-            parameters = QuantizeParameters.of(self.spec, recipe.gptq).to_hashed()
-            digest = self.digest = self._result(Stage.QUANTIZE, inputs, parameters).digest
-            parents = {**models, **sets, "quantized": digest}
+            self.candidate, self.served = recipe.name, recipe.served
+            parameters = recipe.to_hashed(self.spec)
+            made = {}
+            if parameters is not None:
+                made[QUANTIZED] = self._result(Stage.QUANTIZE, inputs, parameters).digest
+            parents = {**models, **sets, **made}
+            self.digest = parents[self.served]
             self.measurements = self._result(Stage.EVALUATE, parents, protocol).measurements
             quality = self._judged_quality(chosen_on)
             if not _another_recipe_may_help(quality):
@@ -191,11 +229,12 @@ class _Walk:
         assert quality is not None  # there is always the default recipe
         if chosen_on is Part.SELECTION and quality.verdict is not Verdict.FAILED:
             self._judged_quality(Part.CONFIRMATION)
-        return digest
+        return made
 
     def _judged_quality(self, part: Part) -> Judgement:
         self.judged_on = part
-        self.quality = self._accept(judge_quality(self.spec.gates, self.measurements, part))
+        judged = judge_quality(self.spec.gates, self.measurements, part, self.served)
+        self.quality = self._accept(judged)
         return self.quality
 
     def _accept(self, judgement: Judgement) -> Judgement:
@@ -231,6 +270,7 @@ class _Walk:
             done=tuple(self.done),
             missing=missing,
             candidate=self.candidate,
+            served=self.served,
             quality=self.quality,
             judgement=judgement,
             release=release,

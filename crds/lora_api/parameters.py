@@ -60,8 +60,9 @@ class QuantizeParameters(Hashed):
 
     @classmethod
     def of(cls, spec: Spec, gptq: Gptq) -> Self:
-        """The parameters of one recipe."""
+        """The parameters of one recipe; the spec has a calibration set."""
         calibration = spec.quantization.calibration
+        assert calibration is not None
         return cls(
             method=QuantizationMethod.GPTQ,
             bits=gptq.bits,

@@ -8,7 +8,7 @@ All numbers that were measured are decimal strings; lengths of plots are floats.
 from typing import Any, Literal
 
 from lora_api.base import ApiModel
-from lora_api.gates import GateResult, Verdict
+from lora_api.gates import QUANTIZED, GateResult, Verdict
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -56,7 +56,7 @@ class Formula(ApiModel):
 
 
 class CandidateRow(ApiModel):
-    """One quantization recipe that was tried."""
+    """One recipe that was tried."""
 
     name: str
     perplexity: str = ""
@@ -65,6 +65,8 @@ class CandidateRow(ApiModel):
     digest: str = ""
     chosen: bool = False
     """It is the one that was judged."""
+    served: str = QUANTIZED
+    """The condition that it would serve."""
 
 
 class PairedDifferences(ApiModel):
@@ -235,7 +237,7 @@ class Report(ApiModel):
     """Verdict and reason, for people."""
     candidate: str
     artifact: str
-    """Digest of the quantized model; empty when there is none."""
+    """Digest of the model that would serve; empty when there is none."""
     conditions: list[str]
     table: list[ReportRow]
     attribution: list[Part]
@@ -256,3 +258,5 @@ class Report(ApiModel):
     stages: list[StageRecord]
     sources: list[SourceRecord]
     spec: dict[str, Any]
+    served: str = QUANTIZED
+    """The condition that would serve: quantized, or merged for method None."""

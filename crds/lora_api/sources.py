@@ -15,7 +15,7 @@ def requested_sources(spec: Spec) -> dict[str, PinnedSource]:
     """Every source by its name in `StageCall.parents`, not yet pinned."""
     sources: dict[str, Source] = {"base": spec.base_model}
     sources |= {f"adapter{i}": a.as_source() for i, a in enumerate(spec.adapters)}
-    calibration = spec.quantization.calibration.sources
+    calibration = spec.quantization.calibration_sources
     sources |= {f"calibration{i}": s.as_source() for i, s in enumerate(calibration)}
     sources["task"] = spec.evaluation.task
     if spec.evaluation.general:

@@ -16,9 +16,7 @@ from lora_api.base import (
     Duration,
     ObjectName,
     Percent,
-    ShortName,
     Token,
-    Uri,
     atomic,
     list_map,
     rule,
@@ -27,128 +25,24 @@ from lora_api.base import (
 from lora_api.connections import Connection
 from lora_api.gatespec import Gates, Override
 from lora_api.podspec import Scheduling
+from lora_api.quantization import Calibration as Calibration
+from lora_api.quantization import Candidate as Candidate
+from lora_api.quantization import CandidateGptq as CandidateGptq
+from lora_api.quantization import Gptq as Gptq
+from lora_api.quantization import Quantization as Quantization
+from lora_api.quantization import QuantizationMethod as QuantizationMethod
 from lora_api.runtimes import RESERVED_FLAGS, Runtime, reserved_flag_in
 from lora_api.scoring import Scorer
+from lora_api.sourcespec import ListedAdapter as ListedAdapter
+from lora_api.sourcespec import ListedSource as ListedSource
+from lora_api.sourcespec import RecordFormat as RecordFormat
+from lora_api.sourcespec import Source as Source
 from lora_api.strategy import Strategy
 
 RESERVED_MESSAGE = (
     "this flag is set by the operator; remove it from serving.args (reserved: model, adapters, "
     "remote code, prefix cache, host and port)"
 )
-
-
-class Source(ApiModel):
-    """A model, an adapter or a data set somewhere else; `resolve` pins it to a digest."""
-
-    uri: Uri
-    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, or `file:///PATH` in local runs."""
-    revision: Annotated[str, StringConstraints(max_length=128)] = ""
-    """Branch, tag or commit of an hf:// source."""
-    connection: Annotated[str, StringConstraints(max_length=32)] = ""
-    """Name in `connections`; an s3:// source without one uses the artifact's."""
-
-
-class ListedSource(ApiModel):
-    """A source that stands in a list; like `Source`, without defaults that would drift."""
-
-    uri: Uri
-    revision: Annotated[str, StringConstraints(max_length=128)] | None = None
-    connection: Annotated[str, StringConstraints(max_length=32)] | None = None
-
-    def as_source(self) -> Source:
-        """The same source with the defaults filled in."""
-        return Source(uri=self.uri, revision=self.revision or "", connection=self.connection or "")
-
-
-class ListedAdapter(ListedSource):
-    """A LoRA adapter. Several are merged as the exact sum of their weighted updates."""
-
-    weight: Decimal | None = None
-    """What its update is multiplied by, 1 where unset; with DoRA, and with whole layers or rows in
-    the adapter, only 1 is possible."""
-
-
-class RecordFormat(StrEnum):
-    """How records of a data set are read; Auto looks at the fields of the first record."""
-
-    AUTO = "Auto"
-    TEXT = "Text"
-    MESSAGES = "Messages"
-    PROMPT_COMPLETION = "PromptCompletion"
-
-
-class QuantizationMethod(StrEnum):
-    """How weights go to low bits."""
-
-    GPTQ = "GPTQ"
-
-
-class Gptq(ApiModel):
-    """GPTQ's parameters; the enums admit what the serving engines load."""
-
-    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})] = 4
-    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})] = 128
-    """Consecutive input columns that share one scale; smaller is better and larger on disk."""
-    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$", max_length=6)] = "0.05"
-    """GPTQ's `damp_percent`, a fraction of the Hessian's mean diagonal."""
-
-    @model_validator(mode="after")
-    def _legal(self) -> Self:
-        if self.bits != 4 or self.group_size not in (32, 64, 128):
-            raise ValueError(
-                "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
-            )
-        return self
-
-
-class CandidateGptq(ApiModel):
-    """GPTQ's parameters in a candidate: complete, without defaults."""
-
-    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})]
-    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})]
-    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$")] | None = None
-
-
-class Candidate(ApiModel):
-    """A complete recipe, tried when the one before it fails a quality gate."""
-
-    name: ShortName
-    method: QuantizationMethod
-    gptq: CandidateGptq
-
-
-class Calibration(ApiModel):
-    """The texts whose activations GPTQ observes; disjoint from the evaluation sets."""
-
-    sources: Annotated[
-        list[ListedSource], Field(min_length=1, max_length=16, json_schema_extra=atomic())
-    ]
-    format: RecordFormat = RecordFormat.AUTO
-    samples: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """Rows of `sequenceLength` tokens; fewer tokens than that are refused."""
-    sequence_length: Annotated[int, Field(ge=16, le=131_072)] = 2048
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-
-
-class Quantization(ApiModel):
-    """The primary recipe (candidate `default`), the ones to fall back on, and calibration."""
-
-    model_config = ApiModel.model_config | {
-        "json_schema_extra": rules(
-            rule(
-                "!has(self.candidates) || self.candidates.all(c, c.name != 'default')",
-                "the name 'default' is taken by the recipe in quantization.gptq",
-            )
-        )
-    }
-
-    method: QuantizationMethod = QuantizationMethod.GPTQ
-    gptq: Gptq = Gptq()
-    candidates: Annotated[
-        list[Candidate] | None, Field(max_length=8, json_schema_extra=list_map("name"))
-    ] = None
-    """Complete recipes in the order in which they are tried."""
-    calibration: Calibration
 
 
 class LossOn(StrEnum):
@@ -383,17 +277,20 @@ class ObjectSpec(ApiModel):
         "json_schema_extra": rules(
             rule(
                 "!has(self.connections) || self.profile != ''"
+                " || !has(self.quantization.calibration)"
                 " || self.quantization.calibration.sources.all(s,"
                 " !has(s.connection) || s.connection == '' ||"
                 " self.connections.exists(c, c.name == s.connection))",
                 "quantization.calibration.sources names a connection that is not in connections",
             ),
             rule(
-                "self.quantization.calibration.sources.all(s, s.uri != self.evaluation.task.uri)",
+                "!has(self.quantization.calibration) || self.quantization.calibration.sources"
+                ".all(s, s.uri != self.evaluation.task.uri)",
                 "the calibration set must not be the evaluation set: its texts were seen",
             ),
             rule(
-                "!has(self.evaluation.general) || self.quantization.calibration.sources.all(s,"
+                "!has(self.evaluation.general) || !has(self.quantization.calibration)"
+                " || self.quantization.calibration.sources.all(s,"
                 " s.uri != self.evaluation.general.uri)",
                 "the calibration set must not be the general evaluation set: its texts were seen",
             ),
@@ -441,7 +338,7 @@ class ObjectSpec(ApiModel):
 
     @model_validator(mode="after")
     def _calibration_is_not_evaluation(self) -> Self:
-        seen = {s.uri for s in self.quantization.calibration.sources}
+        seen = {s.uri for s in self.quantization.calibration_sources}
         general = self.evaluation.general
         if self.evaluation.task.uri in seen or (general and general.uri in seen):
             raise ValueError(

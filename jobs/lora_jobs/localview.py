@@ -93,7 +93,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     verdict = outcome.judgement.verdict
     console.print(
         f"Verdict: [{_STYLES[verdict]}]{verdict}[/] ({outcome.judgement.summary} gates), "
-        f"candidate {line.candidate}, quantized model {line.artifact or 'none'}",
+        f"candidate {line.candidate}, {line.served} model {line.artifact or 'none'}",
         soft_wrap=True,
     )
     if line.release:

@@ -18,7 +18,7 @@ from lora_api.digests import digest_of
 from lora_api.gates import rules_document
 from lora_api.jobcontract import PinnedSource, Stage, StageCall, StageResult
 from lora_api.line import recipes, source_names
-from lora_api.parameters import BenchmarkParameters, EvaluateParameters, QuantizeParameters
+from lora_api.parameters import BenchmarkParameters, EvaluateParameters
 from lora_api.sources import place
 from lora_api.status import StageState, StageStatus
 from lora_operator.probing import follow_probe
@@ -72,9 +72,7 @@ def identity_of(view: View) -> Identity:
     )
     walk = {
         "pins": pins,
-        "recipes": [
-            [r.name, QuantizeParameters.of(spec, r.gptq).to_hashed()] for r in recipes(spec)
-        ],
+        "recipes": [[r.name, r.to_hashed(spec)] for r in recipes(spec)],
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, spec.serving.image).to_hashed(),
         "gates": rules_document(spec.gates, spec.overrides or ()),

@@ -54,6 +54,7 @@ def build_status(
     """The whole status after this look."""
     parent, before = view.parent, view.before
     ready = findings[ConditionType.READY]
+    assert ready is not None  # it always has a meaning
     is_concluded = ready.status is not UNKNOWN
     return Status(
         observed_generation=parent.generation if is_concluded else before.observed_generation,
@@ -96,24 +97,27 @@ def _stages(view: View, run: Run, rollout: Rollout) -> list[StageStatus]:
 
 def _summary(view: View, run: Run, reason: str) -> Summary:
     measured: Measurements = run.line.measurements if run.line else {}
+    served = run.line.served if run.line else QUANTIZED
     judgement = run.line.judgement if run.line else None
     speed = at_concurrency(OUTPUT_TOKENS_PER_SECOND, 1)
     service = view.observed.service
     return Summary(
         gates=judgement.summary if judgement else "",
-        quality=_change(measured, TASK_PERPLEXITY, MERGED),
-        size=_change(measured, WEIGHTS_BYTES, BASE, digits=0),
-        speed=_change(measured, speed, BASE, digits=0),
+        quality=_change(measured, TASK_PERPLEXITY, QUANTIZED, MERGED),
+        size=_change(measured, WEIGHTS_BYTES, served, BASE, digits=0),
+        speed=_change(measured, speed, served, BASE, digits=0),
         release=service.release if service and service.ours else "",
         reason=reason,
     )
 
 
-def _change(measurements: Measurements, metric: str, against: str, digits: int = 1) -> str:
-    """Quantized relative to another condition; empty while a number is missing."""
+def _change(
+    measurements: Measurements, metric: str, condition: str, against: str, digits: int = 1
+) -> str:
+    """One condition relative to another; empty while a number is missing."""
     try:
         before = number(measurements, metric, against)
-        change = number(measurements, metric, QUANTIZED) / before - 1
+        change = number(measurements, metric, condition) / before - 1
         return f"{float(change) * 100:+.{digits}f}%"
     except MissingMeasurement:
         return ""

@@ -14,7 +14,7 @@ from lora_api.conditions import (
     ConditionType,
     set_condition,
 )
-from lora_api.gates import GateResult, Judgement, Verdict
+from lora_api.gates import MERGED, GateResult, Judgement, Verdict
 from lora_api.jobcontract import Stage
 from lora_api.status import Phase, StageState, StageStatus, Status
 from lora_operator.actions import EmitEvent
@@ -71,7 +71,8 @@ class Finding:
     message: str = ""
 
 
-Findings = Mapping[ConditionType, Finding]
+Findings = Mapping[ConditionType, Finding | None]
+"""None: the condition has no meaning for this generation and is left out."""
 PENDING = Finding(UNKNOWN, ConditionReason.PENDING)
 
 
@@ -79,10 +80,12 @@ def findings_of(observed: Observed, run: Run, rollout: Rollout) -> Findings:
     """All conditions."""
     trouble = trouble_of_all(run, rollout)
     entries = {e.name: e for e in current_stages(run, rollout)}
-    stages = {
+    stages: dict[ConditionType, Finding | None] = {
         condition: _stage_finding(entries.get(stage))
         for stage, condition in _STAGE_CONDITIONS.items()
     }
+    if run.line and run.line.served == MERGED and Stage.QUANTIZE not in entries:
+        stages[ConditionType.QUANTIZED] = None  # method None: nothing will ever be quantized
     if run.pin and run.wanted:
         on_record = f"release {run.pin.release} is on record and pinned"
         stages[ConditionType.PUBLISHED] = Finding(TRUE, ConditionReason.SUCCEEDED, on_record)
@@ -150,8 +153,9 @@ def conditions_of(
     before: Status, findings: Findings, generation: int, time: str
 ) -> list[Condition]:
     """The condition list: known types that nothing is said of are Unknown from the first visit."""
-    conditions = list(before.conditions)
-    known = {c.type for c in conditions}
+    left_out = {kind for kind, finding in findings.items() if finding is None}
+    conditions = [c for c in before.conditions if c.type not in left_out]
+    known = {c.type for c in conditions} | left_out
     for kind in ConditionType:
         finding = findings.get(kind)
         if finding is None and kind in known:
@@ -169,7 +173,8 @@ def events_of(before: Status, findings: Findings) -> tuple[EmitEvent, ...]:
     events = {
         (f.reason, f.message): EmitEvent(_event_type(kind, f), str(f.reason), f.message)
         for kind, f in findings.items()
-        if _is_telling(kind, f)
+        if f is not None
+        and _is_telling(kind, f)
         and old.get(kind, (UNKNOWN, ConditionReason.PENDING)) != (f.status, f.reason)
     }
     return tuple(events.values())

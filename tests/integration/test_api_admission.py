@@ -104,6 +104,12 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "a bake where nothing is left to go back to": (
         "spec.serving.strategy.type", "Recreate", "no meaning with type Recreate",
     ),
+    "4 bits without calibration": (
+        "spec.quantization", {"gptq": {"bits": 4}}, "calibration is missing",
+    ),
+    "a candidate of method None with parameters": (
+        "spec.quantization.candidates.0.method", "None", "method GPTQ needs gptq",
+    ),
     "no adapter": ("spec.adapters", [], "at least 1 item"),
     "a name too long to derive others": ("metadata.name", "x" * 41, "more than 40"),
 }  # fmt: skip

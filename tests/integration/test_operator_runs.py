@@ -59,6 +59,17 @@ def test_a_good_adapter_is_served_and_then_nothing_is_written_any_more(
     assert 'watch_age_seconds{resource="loradeployments"}' in scraped
 
 
+def test_the_merged_model_is_served_where_nothing_is_to_be_quantized(stage: OperatorStage) -> None:
+    stage.apply(quantization={"method": "None"})
+    stage.wait_for("Ready", "True")
+    assert stage.stages.ran == ["merge", "evaluate", "benchmark"]
+    status = stage.object()["status"]
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert "Quantized" not in conditions, "what is never done is not waited for"
+    assert conditions["GatesPassed"] == conditions["Available"] == "True"
+    assert status["releases"][0]["digest"] == stage.stages.store_of("merge")
+
+
 def test_the_object_itself_stays_the_users(stage: OperatorStage) -> None:
     stage.stages.prepared = True
     stage.apply()

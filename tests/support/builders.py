@@ -83,3 +83,18 @@ def measurements(task_ratio: float = 1.01) -> tuple[Measurements, Measurements]:
         "OutputTokensPerSecond@1:quantized/base": estimate_row(1.5, blocks="8"),
     }
     return quality, speed
+
+
+def without_quantized(rows: Measurements) -> Measurements:
+    """What is measured where nothing was quantized."""
+    return {
+        key: {c: v for c, v in row.items() if c != "quantized"}
+        for key, row in rows.items()
+        if "quantized/" not in key
+    }
+
+
+def merged_against_base(rows: Measurements) -> Measurements:
+    """The same speeds, with merged as what would serve."""
+    paired = {k.replace("quantized/", "merged/"): r for k, r in rows.items() if ":" in k}
+    return without_quantized(rows) | paired

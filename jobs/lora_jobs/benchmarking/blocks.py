@@ -1,8 +1,8 @@
 """Which condition is measured when, and when enough has been measured. Pure.
 
-The first block measures every condition once. Later blocks repeat base and quantized, which the
-gates compare: there the restart of the engine is the replicate. Each block has its own random
-order, so that drift of the machine favours nobody.
+The first block measures every condition once. Later blocks repeat base and what would serve
+(quantized, else merged), which the gates compare: there the restart of the engine is the replicate.
+Each block has its own random order, so that drift of the machine favours nobody.
 
 Where the time holds it, later blocks measure base a second time (`AGAIN`): base against itself is
 the noise floor, below which a difference says nothing. It is decided by time alone, once, before
@@ -11,10 +11,10 @@ there is anything to compare.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lora_api.estimates import MIN_BLOCKS
-from lora_api.gates import BASE, QUANTIZED
+from lora_api.gates import BASE, MERGED, QUANTIZED
 from lora_jobs.intervals.blocks import BlockRatio
 
 MAX_BLOCKS = 40
@@ -25,9 +25,14 @@ AGAIN = "base again"
 """The second process of base in a block, in the order and in folder names."""
 
 
+def served_of(conditions: Collection[str]) -> str:
+    """What would serve: quantized, or merged where nothing was quantized."""
+    return QUANTIZED if QUANTIZED in conditions else MERGED
+
+
 def compared(conditions: Sequence[str], repeats_all: bool = False) -> tuple[str, ...]:
     """The conditions that every block repeats; all of them when asked, or without the pair."""
-    pair = tuple(c for c in conditions if c in (BASE, QUANTIZED))
+    pair = tuple(c for c in conditions if c in (BASE, served_of(conditions)))
     every = tuple(c for c in conditions if c != AGAIN)
     return every if repeats_all or len(pair) < 2 else pair
 
@@ -63,7 +68,7 @@ def holds_again(
         base_seconds: What it adds.
         max_duration_seconds: What all may take.
     """
-    if not {BASE, QUANTIZED} <= set(conditions):
+    if not {BASE, served_of(conditions)} <= set(conditions):
         return False
     later = (MIN_BLOCKS - 1) * (block_seconds + base_seconds)
     return elapsed_seconds + later <= max_duration_seconds
@@ -85,7 +90,7 @@ def holds_open_loop(
         open_loop_seconds: What the arm takes in all conditions.
         max_duration_seconds: What all may take.
     """
-    is_pair = {BASE, QUANTIZED} <= set(conditions)
+    is_pair = {BASE, served_of(conditions)} <= set(conditions)
     later = ((MIN_BLOCKS if is_pair else BLOCKS_WITHOUT_PAIR) - 1) * block_seconds
     return elapsed_seconds + later + open_loop_seconds <= max_duration_seconds
 
@@ -124,7 +129,7 @@ def is_enough(
         elapsed_seconds: Since the benchmark began.
         block_seconds: What another block will take.
         max_duration_seconds: What all may take.
-        intervals: Of every timing metric, quantized against base.
+        intervals: Of every timing metric, what would serve against base.
         precision: Half-width to reach.
     """
     if elapsed_seconds + block_seconds > max_duration_seconds or blocks >= MAX_BLOCKS:

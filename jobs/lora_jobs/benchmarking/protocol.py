@@ -1,7 +1,7 @@
 """The benchmark: blocks of fresh engine processes in random order, until it is precise enough.
 
-    prompts -> block 0: every condition -> block 1..n: base and quantized, where the time holds it
-    base a second time -> where the time holds it, the open loop: every condition once more
+    prompts -> block 0: every condition -> block 1..n: base and what would serve, where the time
+    holds it base a second time -> where the time holds it, the open loop: every condition once more
     -> measurements, samples
 
 A gate's limit is no input: sampling stops at the stated precision or at the time limit.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_api.gates import BASE, DYNAMIC, QUANTIZED
+from lora_api.gates import BASE, DYNAMIC
 from lora_api.jobcontract import Progress, Reason
 from lora_api.parameters import BenchmarkParameters
 from lora_jobs.benchmarking.blocks import (
@@ -25,6 +25,7 @@ from lora_jobs.benchmarking.blocks import (
     holds_open_loop,
     is_enough,
     may_repeat,
+    served_of,
 )
 from lora_jobs.benchmarking.conditions import Condition, NotApplicable
 from lora_jobs.benchmarking.engine import EngineDied
@@ -38,7 +39,7 @@ from lora_jobs.errors import Refused
 QUESTIONS = 10
 QUESTION_TOKENS = 24
 ANSWER_ROUNDS = 2
-"""How often the first quantized process is asked each question: do its answers repeat?"""
+"""How often the first process of what would serve is asked each question: do its answers repeat?"""
 
 Measure = Callable[[Condition, int, int, Work, Path], ProcessRun]
 
@@ -82,8 +83,8 @@ def benchmark(
         Refused: An engine cannot serve base, merged or quantized.
     """
     asked = _work(conditions, parameters)
-    run = BenchmarkRun(asked, repeats_all=limits.repeats_all)
     by_name = {condition.name: condition for condition in conditions}
+    run = BenchmarkRun(asked, served=served_of(by_name), repeats_all=limits.repeats_all)
     began, block, enough, until = clock(), 0, False, limits.max_duration_seconds
     while not enough:
         applicable = [c for c in by_name if c not in run.not_applicable]
@@ -218,9 +219,9 @@ def _add(
     again: bool = False,
 ) -> None:
     """One process more; a dynamic adapter may be refused by the engine, the others may not."""
-    first_quantized = condition.name == QUANTIZED and block == 0
+    first_served = condition.name == run.served and block == 0
     try:
-        rounds = ANSWER_ROUNDS if first_quantized else 1
+        rounds = ANSWER_ROUNDS if first_served else 1
         process = measure(condition, block, rounds, work, folder)
     except NotApplicable as reason:
         run.not_applicable[condition.name] = str(reason)

@@ -50,6 +50,7 @@ class BenchmarkRun:
         work: What every process was asked.
         not_applicable: Why a condition was not measured.
         with_again: Whether later blocks measure base twice.
+        served: The condition that would serve, which is compared with base.
         repeats_all: Whether later blocks measure every condition.
         dropped: Processes of blocks that were measured anew.
         open_loop: What was asked after the blocks, if it was.
@@ -61,6 +62,7 @@ class BenchmarkRun:
     processes: list[ProcessRun] = field(default_factory=list)
     not_applicable: dict[str, str] = field(default_factory=dict)
     with_again: bool = False
+    served: str = QUANTIZED
     repeats_all: bool = False
     dropped: list[ProcessRun] = field(default_factory=list)
     repeated_blocks: int = 0
@@ -105,7 +107,7 @@ class BenchmarkRun:
 
 
 def measurements_of(run: BenchmarkRun) -> Measurements:
-    """Rows by metric and condition, four significant digits; and quantized against base.
+    """Rows by metric and condition, four significant digits; and what would serve against base.
 
     Peak memory is of the engine's processes in the machine's main memory; on an accelerator that
     says nothing of the device, so there is no such row.
@@ -116,14 +118,14 @@ def measurements_of(run: BenchmarkRun) -> Measurements:
             for metric, values in _values(run.of(condition), concurrency).items():
                 row = rows.setdefault(at_concurrency(metric, concurrency), {})
                 row[condition] = decimal_text(geometric_mean(values))
-                if condition == QUANTIZED:
+                if condition == run.served:
                     row |= _with_bounds(condition, row[condition], values)
         peaks = [p.peak_memory_bytes for p in run.of(condition)]
         if run.parameters.accelerator == NO_ACCELERATOR and min(peaks) > 0:
             rows.setdefault(PEAK_MEMORY_BYTES, {})[condition] = str(max(peaks))
     for metric, found in intervals_of(run).items():
         if compared := over_blocks(found):
-            rows[comparison(metric, QUANTIZED, BASE)] = compared
+            rows[comparison(metric, run.served, BASE)] = compared
     for metric, found in noise_floor_of(run).items():
         if compared := over_blocks(found):
             rows[comparison(metric, BASE, BASE)] = compared
@@ -150,8 +152,8 @@ def _with_bounds(condition: str, shown: str, values: Sequence[float]) -> dict[st
 
 
 def intervals_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
-    """Quantized against base for every timing metric, over the blocks that have both."""
-    return _ratios(run, run.of(QUANTIZED), run.of(BASE))
+    """What would serve against base for every timing metric, over the blocks that have both."""
+    return _ratios(run, run.of(run.served), run.of(BASE))
 
 
 def noise_floor_of(run: BenchmarkRun) -> dict[str, BlockRatio]:
@@ -194,9 +196,9 @@ def notes_of(run: BenchmarkRun, precision: float, facts: Mapping[str, str]) -> d
 
 
 def expectations_of(run: BenchmarkRun, artifact: str) -> Expectations:
-    """The quantized model's answers that came out the same each time."""
-    answers = _answers(run, QUANTIZED)
-    others = {c: _answers(run, c) for c in _conditions(run) if c != QUANTIZED}
+    """The answers of what would serve that came out the same each time."""
+    answers = _answers(run, run.served)
+    others = {c: _answers(run, c) for c in _conditions(run) if c != run.served}
     kept: list[Expectation] = []
     for index, question in enumerate(run.work.questions if answers else ()):
         said = {c: a[index][0] for c, a in others.items() if a}
@@ -343,7 +345,7 @@ def _precision_note(run: BenchmarkRun, precision: float) -> str:
     intervals = intervals_of(run)
     blocks = "1 block" if run.blocks == 1 else f"{run.blocks} blocks"
     if not intervals:
-        return f"{blocks}; base and quantized were not both measured"
+        return f"{blocks}; base and {run.served} were not both measured"
     key, widest = max(intervals.items(), key=lambda found: found[1].half_width)
     if widest.blocks < MIN_BLOCKS:
         return (
@@ -352,7 +354,7 @@ def _precision_note(run: BenchmarkRun, precision: float) -> str:
         )
     reached = "reached" if widest.half_width <= precision else "NOT reached"
     return (
-        f"{blocks}: quantized against base within +-{widest.half_width:.1%} (95 %, {key}); "
+        f"{blocks}: {run.served} against base within +-{widest.half_width:.1%} (95 %, {key}); "
         f"precision {precision:.0%} {reached}"
     )
 

@@ -192,14 +192,15 @@ def _sized(report: Report) -> list[tuple[str, str, float, float, bool]]:
     """(name, condition, MiB, perplexity, judged) of reference conditions and of every recipe."""
     weights = report.measurements.get("WeightsBytes", {})
     perplexity = report.measurements.get("Perplexity/task", {})
+    tried = [c for c in report.candidates if c.perplexity and c.weights_bytes]
+    served = {c.served for c in tried}
     found = [
         (c, c, float(weights[c]) / 2**20, float(perplexity[c]), False)
         for c in (BASE, DYNAMIC, MERGED)
-        if c in weights and c in perplexity
+        if c in weights and c in perplexity and c not in served
     ]
-    tried = [c for c in report.candidates if c.perplexity and c.weights_bytes]
     found += [
-        (c.name, QUANTIZED, float(c.weights_bytes) / 2**20, float(c.perplexity), c.chosen)
+        (c.name, c.served, float(c.weights_bytes) / 2**20, float(c.perplexity), c.chosen)
         for c in tried
     ]
     if not tried and QUANTIZED in weights and QUANTIZED in perplexity:

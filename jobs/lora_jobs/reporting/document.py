@@ -5,6 +5,7 @@ from typing import Any
 
 from lora_api.gates import (
     CONDITIONS,
+    MERGED,
     QUANTIZED,
     TASK_PERPLEXITY,
     WEIGHTS_BYTES,
@@ -13,6 +14,7 @@ from lora_api.gates import (
     Verdict,
 )
 from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.line import artifact_of
 from lora_api.report import CandidateRow, Fact, Report, ReportRow, SourceRecord, StageRecord
 from lora_api.runtimes import NO_ACCELERATOR, Runtime
 from lora_jobs.conditiontable import condition_rows
@@ -30,6 +32,10 @@ CPU_ONLY = (
 ONE_AT_A_TIME = (
     "The Transformers engine answers one request at a time: at a higher concurrency the others "
     "wait, and their waiting is part of the time to first token."
+)
+NOT_QUANTIZED = (
+    "Method None: nothing was quantized, the merged model is what serves; gates on what "
+    "quantization costs do not apply, speed is merged against base."
 )
 PREALLOCATED = (
     "Peak memory holds the engine's pre-allocated KV cache, so it hardly differs between models; "
@@ -66,6 +72,7 @@ def report_document(
         scores: What evaluate kept of the judged candidate, if there is something.
         provenance: Versions of the tools, if they are known.
     """
+    served = _served(done, candidate)
     benchmark = next((c.parameters for c, _ in done if c.stage is Stage.BENCHMARK), {})
     if samples:
         benchmark = samples["workload"]
@@ -80,13 +87,13 @@ def report_document(
         verdict=judgement.verdict,
         sentence=sentence(judgement),
         candidate=candidate,
-        artifact=_artifact(done, candidate),
+        artifact=artifact_of(done, candidate, served),
         conditions=list(CONDITIONS),
         table=[ReportRow.model_validate(row._asdict()) for row in condition_rows(measurements)],
         attribution=parts,
         attribution_line=line,
         gates=judgement.gates,
-        caveats=_caveats(benchmark, spec),
+        caveats=_caveats(benchmark, spec, served),
         candidates=_candidates(done, candidate),
         paired=paired_differences(scores, measurements),
         protocol=protocol(done, candidate, spec, speed),
@@ -105,6 +112,7 @@ def report_document(
             for source, pin in sources.items()
         ],
         spec=dict(spec),
+        served=served,
     )
 
 
@@ -125,13 +133,14 @@ def sentence(judgement: Judgement) -> str:
             return f"It does not serve, for it could not be judged: {said or 'no gate applies'}."
 
 
-def _artifact(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> str:
-    made = [r.digest for c, r in done if c.stage is Stage.QUANTIZE and c.candidate == candidate]
-    return made[-1] if made else ""
+def _served(done: Sequence[tuple[StageCall, StageResult]], candidate: str) -> str:
+    """The condition that a candidate would serve; quantized while it is not known."""
+    parents = [c.parents for c, _ in done if c.stage is Stage.EVALUATE and c.candidate == candidate]
+    return MERGED if parents and QUANTIZED not in parents[-1] else QUANTIZED
 
 
-def _caveats(benchmark: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
-    caveats = []
+def _caveats(benchmark: Mapping[str, Any], spec: Mapping[str, Any], served: str) -> list[str]:
+    caveats = [NOT_QUANTIZED] if served == MERGED else []
     if spec and spec["quantization"].get("candidates"):
         caveats.append(HALVES)
     if benchmark.get("accelerator") == NO_ACCELERATOR:
@@ -152,18 +161,21 @@ def _concurrencies(benchmark: Mapping[str, Any]) -> list[int]:
 
 def _candidates(done: Sequence[tuple[StageCall, StageResult]], chosen: str) -> list[CandidateRow]:
     """Every recipe that was tried, in order, with what decides between them."""
-    digests = {c.candidate: r.digest for c, r in done if c.stage is Stage.QUANTIZE}
-    return [
-        CandidateRow(
-            name=call.candidate,
-            perplexity=result.measurements.get(TASK_PERPLEXITY, {}).get(QUANTIZED, ""),
-            weights_bytes=result.measurements.get(WEIGHTS_BYTES, {}).get(QUANTIZED, ""),
-            digest=digests.get(call.candidate, ""),
-            chosen=call.candidate == chosen,
-        )
-        for call, result in done
-        if call.stage is Stage.EVALUATE
-    ]
+    rows = []
+    for call, result in done:
+        if call.stage is Stage.EVALUATE:
+            served = _served(done, call.candidate)
+            rows.append(
+                CandidateRow(
+                    name=call.candidate,
+                    perplexity=result.measurements.get(TASK_PERPLEXITY, {}).get(served, ""),
+                    weights_bytes=result.measurements.get(WEIGHTS_BYTES, {}).get(served, ""),
+                    digest=artifact_of(done, call.candidate, served),
+                    chosen=call.candidate == chosen,
+                    served=served,
+                )
+            )
+    return rows
 
 
 def _stage(call: StageCall, result: StageResult) -> StageRecord:

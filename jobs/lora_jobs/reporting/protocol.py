@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_api.jobcontract import Stage, StageCall, StageResult
+from lora_api.line import recipes
 from lora_api.report import Fact, Formula, SpeedRecord
-from lora_api.spec import parse_spec
+from lora_api.spec import Spec, parse_spec
 
 FORMULAS = (
     Formula(metric="Perplexity", unit="1", formula="exp(mean negative log-likelihood per scored "
@@ -64,11 +65,6 @@ def protocol(
     if spec:
         asked = parse_spec(dict(spec))
         sets = "the task set" + (" and the general set" if asked.evaluation.general else "")
-        recipe = asked.quantization.gptq
-        for other in asked.quantization.candidates or []:
-            if other.name == candidate:
-                recipe = recipe.model_copy(update=other.gptq.model_dump(exclude_none=True))
-        rows = asked.quantization.calibration
         adapters = len(asked.adapters)
         said += [
             Fact(
@@ -76,12 +72,7 @@ def protocol(
                 text=f"{'The adapter is' if adapters == 1 else f'{adapters} adapters are'} added "
                 "to the base's weights in 32-bit arithmetic with one rounding to the base's type.",
             ),
-            Fact(
-                name="quantization",
-                text=f"Recipe {candidate}: GPTQ, {recipe.bits} bits, groups of "
-                f"{recipe.group_size}, damping {recipe.damping}; calibrated on {rows.samples} rows "
-                f"of {rows.sequence_length} tokens that share no record with the evaluation sets.",
-            ),
+            Fact(name="quantization", text=_quantization_text(asked, candidate)),
             Fact(
                 name="quality",
                 text=f"Every condition reads the same windows of at most "
@@ -102,6 +93,19 @@ def protocol(
     if "noiseFloor" in floor:
         said.append(Fact(name="noise floor", text=f"{floor['noiseFloor']}."))
     return said
+
+
+def _quantization_text(asked: Spec, candidate: str) -> str:
+    gptq = next((r.gptq for r in recipes(asked) if r.name == candidate), None)
+    if gptq is None:
+        return f"Recipe {candidate}: none; the merged model is what serves."
+    rows = asked.quantization.calibration
+    assert rows is not None
+    return (
+        f"Recipe {candidate}: GPTQ, {gptq.bits} bits, groups of {gptq.group_size}, damping "
+        f"{gptq.damping}; calibrated on {rows.samples} rows of {rows.sequence_length} tokens that "
+        "share no record with the evaluation sets."
+    )
 
 
 def _judged(

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from lora_api.estimates import estimate
-from lora_api.gates import BASE, CONDITIONS, QUANTIZED, Measurements, change_of, interval_text
+from lora_api.gates import (
+    BASE,
+    CONDITIONS,
+    MERGED,
+    QUANTIZED,
+    Measurements,
+    change_of,
+    interval_text,
+)
 from lora_api.report import Comparison, Distribution, Fact, ProcessState, SpeedRecord
 from lora_jobs.benchmarking.metrics import RequestTrace, percentile
 from lora_jobs.reporting.claims import claims_of
@@ -69,10 +77,10 @@ def _listed(facts: Mapping[str, object]) -> list[Fact]:
 
 
 def _comparisons(measurements: Measurements) -> Iterator[Comparison]:
-    """Every timing metric, quantized against base and base against itself."""
+    """Every timing metric, what would serve against base and base against itself."""
     for key in measurements:
         metric, _, pair = key.partition(":")
-        if "@" not in metric or pair not in (f"{QUANTIZED}/{BASE}", AGAIN):
+        if "@" not in metric or pair not in (f"{QUANTIZED}/{BASE}", f"{MERGED}/{BASE}", AGAIN):
             continue
         seen = estimate(measurements, key)
         condition, _, against = pair.partition("/")

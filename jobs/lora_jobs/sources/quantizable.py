@@ -16,16 +16,19 @@ from lora_jobs.sources.selection import CONFIG
 
 
 def check_recipes(spec: Spec, base: Source, pin: Pin) -> None:
-    """Try every candidate's group size on every layer.
+    """Try every candidate's group size on every layer; without candidates that quantize, nothing.
 
     Raises:
         Refused: The architecture, or a layer's shape, is none that a recipe can quantize.
     """
+    groups = {r.name: r.gptq.group_size for r in recipes(spec) if r.gptq}
+    if not groups:
+        return
     refuse_unsupported(read_document(base, CONFIG))
     shapes = read_shapes(base, pin)
     parallel = tensor_parallel_of(spec.serving.args or [])
-    for recipe in recipes(spec):
+    for name, group_size in groups.items():
         try:
-            modules_to_quantize(shapes, recipe.gptq.group_size, parallel)
+            modules_to_quantize(shapes, group_size, parallel)
         except Refused as error:
-            raise Refused(error.reason, f"candidate {recipe.name}: {error}") from None
+            raise Refused(error.reason, f"candidate {name}: {error}") from None

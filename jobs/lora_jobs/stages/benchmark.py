@@ -1,5 +1,8 @@
 """Stage benchmark: speed and memory of base, dynamic, merged and quantized in the serving engine.
 
+For method None there is no quantized model among the parents: merged is what serves, and is paired
+with base.
+
 Raw samples and the answers that `verify` asks for again go to `layout.samples(input hash)`.
 """
 
@@ -14,6 +17,7 @@ from lora_api.jobcontract import StageResult
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import NO_ACCELERATOR
 from lora_api.times import seconds_of
+from lora_jobs.benchmarking.blocks import served_of
 from lora_jobs.benchmarking.conditions import Condition
 from lora_jobs.benchmarking.environment import environment
 from lora_jobs.benchmarking.protocol import Limits, benchmark
@@ -46,7 +50,7 @@ def run(context: StageContext) -> StageResult:
     facts = environment(parameters.runtime, parameters.accelerator, parameters.product)
     conditions = _conditions(context)
     done = benchmark(conditions, parameters, limits, context.work, context.progress)
-    expectations = expectations_of(done, artifact=call.parents[QUANTIZED])
+    expectations = expectations_of(done, artifact=call.parents[served_of(call.parents)])
     file = context.work / "samples.json"
     file.write_text(json.dumps(samples_of(done, expectations, facts), separators=(",", ":")))
     context.outputs.put_file(layout.samples(call.input_hash), file, "application/json")
@@ -73,12 +77,14 @@ def _conditions(context: StageContext) -> list[Condition]:
         context.inputs.source(name) for name in sorted(parents) if name.startswith("adapter")
     ]
     base = context.inputs.source(BASE)
-    return [
+    conditions = [
         Condition(BASE, base),
         Condition(DYNAMIC, base, tuple(adapters)),
         Condition(MERGED, context.inputs.artifact(parents[MERGED])),
-        Condition(QUANTIZED, context.inputs.artifact(parents[QUANTIZED])),
     ]
+    if quantized := parents.get(QUANTIZED):
+        conditions.append(Condition(QUANTIZED, context.inputs.artifact(quantized)))
+    return conditions
 
 
 def _headline(done: BenchmarkRun, notes: dict[str, str]) -> str:

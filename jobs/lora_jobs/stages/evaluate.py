@@ -1,5 +1,7 @@
 """Stage evaluate: quality of base, dynamic, merged and quantized on the evaluation sets.
 
+For method None there is no quantized model among the parents, and no such condition.
+
 The NLL of every window goes to `layout.samples(input hash)`, for the report.
 """
 
@@ -74,7 +76,8 @@ def refuse_leaks(context: StageContext, evaluation: list[RecordSet]) -> None:
         LookupError: The request does not name the calibration sources, so nobody would check.
     """
     names = sorted(n for n in context.request.sources if n.startswith("calibration"))
-    if not names:
+    is_quantized = QUANTIZED in context.request.call.parents
+    if not names and is_quantized:
         raise LookupError("the request names no calibration source to check the sets against")
     calibration = [read_records(context.inputs.source(name), name=name) for name in names]
     for records in evaluation:
@@ -93,10 +96,10 @@ def _records(context: StageContext, parameters: EvaluateParameters) -> list[Reco
 def _subjects(context: StageContext, parameters: EvaluateParameters) -> list[Subject]:
     parents = context.request.call.parents
     adapters = sorted(n for n in parents if n.startswith("adapter"))
-    base, merged, quantized = (parents[n] for n in (BASE, MERGED, QUANTIZED))
+    base, merged = parents[BASE], parents[MERGED]
     dynamic = ("base", *adapters)
     folders = {name: context.inputs.source(name) for name in dynamic}
-    return [
+    subjects = [
         Subject(BASE, (folders["base"],), (base,)),
         Subject(
             DYNAMIC,
@@ -105,8 +108,10 @@ def _subjects(context: StageContext, parameters: EvaluateParameters) -> list[Sub
             parameters.adapter_weights,
         ),
         Subject(MERGED, (context.inputs.artifact(merged),), (merged,)),
-        Subject(QUANTIZED, (context.inputs.artifact(quantized),), (quantized,)),
     ]
+    if quantized := parents.get(QUANTIZED):
+        subjects.append(Subject(QUANTIZED, (context.inputs.artifact(quantized),), (quantized,)))
+    return subjects
 
 
 def _sets(

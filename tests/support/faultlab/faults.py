@@ -120,13 +120,22 @@ class StaleReads(AtPoint):
 
 
 class FailedReads(AtPoint):
-    """After the write, what is read is answered with an error, for a while."""
+    """After the write, what is read is answered with an error, for a while.
+
+    Args:
+        point: The write.
+        plural: Only reads of this kind; empty is every read.
+        status: The answer.
+        seconds: How long.
+    """
 
     kind = "reads fail after"
 
-    def __init__(self, point: Point, status: int = 500, seconds: float = 1.5) -> None:
+    def __init__(
+        self, point: Point, plural: str = "", status: int = 500, seconds: float = 1.5
+    ) -> None:
         super().__init__(point)
-        self._status, self._seconds = status, seconds
+        self._plural, self._status, self._seconds = plural, status, seconds
         self._until = 0.0
 
     async def harm(self, write: Write, forward: Forward, operator: Operator) -> Reply | None:
@@ -137,7 +146,8 @@ class FailedReads(AtPoint):
 
     async def read(self, path: str, forward: Forward) -> Reply | None:
         """An error, or the answer."""
-        if time.monotonic() < self._until:
+        is_meant = self._plural in ("", Address.of(path).plural)
+        if is_meant and time.monotonic() < self._until:
             return refusal(self._status, Refused.answers[self._status])
         return await forward()
 

@@ -88,7 +88,7 @@ MUTANTS = (
         _RUN + "cluster.py",
         "        except NotFound:\n            return None",
         "        except (NotFound, Unavailable):\n            return None",
-        hunt=(SWITCH, lambda trace: FailedReads(trace[-2])),
+        hunt=(SWITCH, lambda trace: FailedReads(trace[-2], "services")),
         complaint="",
     ),
     Mutant(

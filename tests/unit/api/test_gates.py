@@ -372,3 +372,37 @@ def test_passed_means_that_every_enforced_gate_passed_or_does_not_apply(rows: Me
         fine = (Verdict.PASSED, Verdict.NOT_APPLICABLE)
         everything = all(g.verdict in fine for g in judgement.gates)
         assert (judgement.verdict is Verdict.PASSED) == everything
+
+
+OF_QUANTIZATION = ("taskQuality", "generalQuality", "passRate", "weightsSize")
+
+
+def unquantized(rows: Measurements) -> Measurements:
+    """The rows of a run in which nothing was quantized: speed is merged against base."""
+    renamed = {
+        k.replace("quantized/base", "merged/base") if "@" in k else k: r for k, r in rows.items()
+    }
+    return {k: r for k, r in renamed.items() if "quantized/" not in k}
+
+
+def test_without_quantization_only_gain_and_speed_are_judged() -> None:
+    judgement = judge(Gates(), unquantized(good()), served="merged")
+    assert judgement.verdict is Verdict.PASSED
+    by_name = {g.name: g for g in judgement.gates}
+    for name in OF_QUANTIZATION:
+        assert by_name[name].verdict is Verdict.NOT_APPLICABLE, name
+    assert "method None" in by_name["taskQuality"].message
+    applying = by_name.keys() - set(OF_QUANTIZATION)
+    assert {by_name[name].verdict for name in applying} == {Verdict.PASSED}
+
+
+def test_without_quantization_an_adapter_that_does_not_help_still_fails() -> None:
+    rows = unquantized(bounded(GAIN, "0.9", "0.89", "0.91"))
+    found = gate_of(judge(Gates(), rows, served="merged"), "gainRetained")
+    assert found.verdict is Verdict.FAILED
+    assert "does not help" in found.message
+
+
+def test_without_quantization_a_speed_that_was_not_measured_is_an_error() -> None:
+    rows = {k: r for k, r in unquantized(good()).items() if "@1:" not in k}
+    assert judge(Gates(), rows, served="merged").verdict is Verdict.ERROR

@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from builders import estimate_row, measurements, spec_document
+from builders import (
+    estimate_row,
+    measurements,
+    merged_against_base,
+    spec_document,
+    without_quantized,
+)
 from lora_api.estimates import Part, comparison
 from lora_api.gates import Measurements, Verdict
 from lora_api.jobcontract import Stage, StageCall, StageResult
@@ -38,9 +44,12 @@ class World:
 
     def _measurements(self, call: StageCall) -> Measurements:
         if call.stage is Stage.BENCHMARK:
-            return measurements()[1]
+            rows = measurements()[1]
+            return rows if "quantized" in call.parents else merged_against_base(rows)
         if call.stage is not Stage.EVALUATE:
             return {}
+        if "quantized" not in call.parents:
+            return without_quantized(measurements()[0])
         parent = next(c for c in self.calls if c.input_hash == call.parents["quantized"])
         worse = self.quality.get(parent.parameters.get("groupSize", 0), 1.01)
         return measurements(task_ratio=worse)[0]
@@ -93,6 +102,63 @@ def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
     assert line.release is None
     assert line.judgement is not None
     assert line.judgement.verdict is Verdict.FAILED
+
+
+NONE: dict[str, Any] = {"name": "none", "method": "None"}
+G32: dict[str, Any] = {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}
+
+
+def test_without_quantization_the_merged_model_is_judged_and_released() -> None:
+    world = World()
+    line = world.to_the_end(spec(**{"quantization.method": "None"}))
+    assert world.ran == ["merge", "evaluate:default", "benchmark:default"]
+    assert all("quantized" not in call.parents for call in world.calls)
+    merged = world.results[world.calls[0].input_hash].digest
+    assert line.release is not None
+    assert (line.artifact, line.release.artifact) == (merged, merged)
+
+
+def test_the_merged_model_is_the_last_resort_of_recipes_that_cost_too_much() -> None:
+    world = World(quality={128: 1.3, 32: 1.2})
+    line = world.to_the_end(spec(**{"quantization.candidates": [G32, NONE]}))
+    assert [r for r in world.ran if r.startswith(("quantize", "benchmark"))] == [
+        "quantize:default", "quantize:g32", "benchmark:none",
+    ]  # fmt: skip
+    assert line.candidate == "none"
+    assert line.release is not None
+    assert line.release.artifact == world.results[world.calls[0].input_hash].digest
+
+
+def test_who_quantizes_nothing_needs_no_calibration_and_who_does_is_told_that_it_is_missing() -> (
+    None
+):
+    bare = spec_document(quantization={"method": "None", "candidates": [NONE]})
+    world = World()
+    line = world.to_the_end(parse_spec(bare))
+    assert line.release is not None
+    assert not [name for call in world.calls for name in call.parents if "calibration" in name]
+    for method, candidates in (("GPTQ", []), ("None", [G32])):
+        quantization = {"method": method, "candidates": candidates}
+        with pytest.raises(ValueError, match="calibration is missing: GPTQ needs texts"):
+            parse_spec(spec_document(quantization=quantization))
+
+
+def test_a_run_without_quantization_is_another_run() -> None:
+    assert run_id(spec(**{"quantization.method": "None"}), PINS, "image") != run_id(
+        spec(), PINS, "image"
+    )
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [{"name": "a", "method": "GPTQ"}, NONE | {"gptq": {"bits": 4, "groupSize": 32}}],
+    ids=["GPTQ without parameters", "None with parameters"],
+)
+def test_a_candidate_with_parameters_of_another_method_is_refused(
+    candidate: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="method GPTQ needs gptq"):
+        spec(**{"quantization.candidates": [candidate]})
 
 
 class HalvesWorld(World):

@@ -1,0 +1,119 @@
+"""How weights go to low bits: the recipes of a spec, and the texts they are calibrated on."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from lora_api.base import ApiModel, ShortName, atomic, list_map, rule, rules
+from lora_api.sourcespec import ListedSource, RecordFormat
+
+CALIBRATION_MESSAGE = "calibration is missing: GPTQ needs texts; only method None needs none"
+CANDIDATE_MESSAGE = "a candidate of method GPTQ needs gptq, and one of method None has none"
+
+
+class QuantizationMethod(StrEnum):
+    """How weights go to low bits; None leaves them, and the merged model is what serves."""
+
+    GPTQ = "GPTQ"
+    NONE = "None"
+
+
+class Gptq(ApiModel):
+    """GPTQ's parameters; the enums admit what the serving engines load."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})] = 4
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})] = 128
+    """Consecutive input columns that share one scale; smaller is better and larger on disk."""
+    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$", max_length=6)] = "0.05"
+    """GPTQ's `damp_percent`, a fraction of the Hessian's mean diagonal."""
+
+    @model_validator(mode="after")
+    def _legal(self) -> Self:
+        if self.bits != 4 or self.group_size not in (32, 64, 128):
+            raise ValueError(
+                "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
+            )
+        return self
+
+
+class CandidateGptq(ApiModel):
+    """GPTQ's parameters in a candidate: complete, without defaults."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})]
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})]
+    damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$")] | None = None
+
+
+class Candidate(ApiModel):
+    """A complete recipe, tried when the one before it fails a quality gate."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule("(self.method == 'GPTQ') == has(self.gptq)", CANDIDATE_MESSAGE),
+        )
+    }
+
+    name: ShortName
+    method: QuantizationMethod
+    gptq: CandidateGptq | None = None
+    """Required with method GPTQ, and only there."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.method is QuantizationMethod.GPTQ) != (self.gptq is not None):
+            raise ValueError(CANDIDATE_MESSAGE)
+        return self
+
+
+class Calibration(ApiModel):
+    """The texts whose activations GPTQ observes; disjoint from the evaluation sets."""
+
+    sources: Annotated[
+        list[ListedSource], Field(min_length=1, max_length=16, json_schema_extra=atomic())
+    ]
+    format: RecordFormat = RecordFormat.AUTO
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Rows of `sequenceLength` tokens; fewer tokens than that are refused."""
+    sequence_length: Annotated[int, Field(ge=16, le=131_072)] = 2048
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class Quantization(ApiModel):
+    """The primary recipe (candidate `default`), the ones to fall back on, and calibration."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "!has(self.candidates) || self.candidates.all(c, c.name != 'default')",
+                "the name 'default' is taken by the recipe in quantization.gptq",
+            ),
+            rule(
+                "has(self.calibration) || (self.method == 'None' && (!has(self.candidates)"
+                " || self.candidates.all(c, c.method == 'None')))",
+                CALIBRATION_MESSAGE,
+            ),
+        )
+    }
+
+    method: QuantizationMethod = QuantizationMethod.GPTQ
+    gptq: Gptq = Gptq()
+    """Of method GPTQ; without meaning for None."""
+    candidates: Annotated[
+        list[Candidate] | None, Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = None
+    """Complete recipes in the order in which they are tried."""
+    calibration: Calibration | None = None
+    """Required unless no recipe quantizes."""
+
+    @property
+    def calibration_sources(self) -> list[ListedSource]:
+        """Where the calibration texts are; none where nothing is quantized."""
+        return self.calibration.sources if self.calibration else []
+
+    @model_validator(mode="after")
+    def _calibrated(self) -> Self:
+        methods = {self.method, *(c.method for c in self.candidates or ())}
+        if self.calibration is None and methods != {QuantizationMethod.NONE}:
+            raise ValueError(CALIBRATION_MESSAGE)
+        return self
