@@ -287,6 +287,12 @@ class _Case:
     async def _take_detour(self) -> None:
         if self._part.detour is None:
             return
+        # Over an object that is there more is refused than of a new one: a null is a value then.
+        path, detour = self._path(), _object_of(self._part.detour)
+        status, found = await self._lab.api.apply(path, detour, dry_run=True)
+        if status >= 300:
+            self._outcome.refused = str(found["message"])
+            return
         await self._apply(self._part.detour)
         await self._poll(f"an answer to generation {self._generation}", self._is_seen)
         # What is denied is tried again and again, later and later; nothing else may happen.
