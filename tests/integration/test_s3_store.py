@@ -86,7 +86,7 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, 
     return certificate, key
 
 
-def test_over_tls_with_trailing_checksums_it_is_the_same(
+def test_over_tls_it_is_the_same_and_a_refused_write_spoils_no_later_one(
     certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with S3Server(tmp_path / "s3", tls=certificate) as server:
@@ -97,7 +97,8 @@ def test_over_tls_with_trailing_checksums_it_is_the_same(
         assert has_artifact(store, digest)
         fetch_artifact(store, digest, tmp_path / "fetched")
         assert store.create("once", b"1")
-        assert not store.create("once", b"2")
+        # With checksums in trailers some 3 in 100 of these were answered with 400.
+        assert not any(store.create("once", b"2") for _ in range(200))
 
 
 def test_an_untrusted_certificate_is_unreachable_and_says_so(

@@ -5,12 +5,17 @@ in parts of that size (`transfers`). Create-only and replace-if-unchanged are co
 (`If-None-Match`, `If-Match`), which the store's correctness rests on: a server without them cannot
 be used.
 
+A checksum goes in a header, never in a trailer, which boto3 would choose over TLS: a server that
+refuses a condition before it has read the body (versitygw 1.8 does) takes what is left of such a
+body for the next request on that connection and answers 400 to it.
+
 Traps: boto3's CRT transfers ignore a custom endpoint (boto3#4839), and its classic ones hash every
 byte again and cannot be continued, so parts are sent and fetched here. Big files are written first
 and the small document that makes them count is created last. A reply that is lost after the server
 wrote looks like a lost race when the client tries again: then what is there is compared.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -29,7 +34,7 @@ from botocore.exceptions import (
 from lora_api.connections import Checksums, S3Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import StageError, Waiting
-from lora_jobs.store.hashing import hash_file
+from lora_jobs.store.hashing import hash_file, plain_checksum
 from lora_jobs.store.interface import (
     BYTES,
     JSON,
@@ -158,9 +163,7 @@ class S3Store:
     def write(self, key: str, data: bytes, content_type: str = JSON) -> None:
         """PutObject."""
         with self._explained():
-            self.client.put_object(
-                Bucket=self.bucket, Key=self._key(key), Body=data, ContentType=content_type
-            )
+            self.client.put_object(**self._object(key, data, content_type))
 
     def upload(
         self, key: str, file: Path, content_type: str = BYTES, known: FileHash | None = None
@@ -209,6 +212,12 @@ class S3Store:
     def _place(self, key: str) -> Place:
         return {"Bucket": self.bucket, "Key": self._key(key)}
 
+    def _object(self, key: str, data: bytes, content_type: str) -> dict[str, Any]:
+        arguments = {**self._place(key), "Body": data, "ContentType": content_type}
+        if self._checksums is Checksums.WHEN_SUPPORTED:
+            arguments["ChecksumSHA256"] = plain_checksum(hashlib.sha256(data).hexdigest())
+        return arguments
+
     def _head(self, key: str, **arguments: Any) -> Any:
         try:
             with self._explained():
@@ -217,13 +226,11 @@ class S3Store:
             return None
 
     def _put_if(self, key: str, data: bytes, content_type: str, **condition: Any) -> bool:
-        place: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(key)}
+        arguments = self._object(key, data, content_type) | condition
         for _ in range(_RACE_ATTEMPTS):
             try:
                 with self._explained():
-                    self.client.put_object(
-                        **place, Body=data, ContentType=content_type, **condition
-                    )
+                    self.client.put_object(**arguments)
                     return True
             except (ObjectChanged, ObjectMissing) as error:
                 return _was_tried_again(error) and self._holds(key, data)
