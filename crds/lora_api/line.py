@@ -35,8 +35,9 @@ from lora_api.parameters import (
     MergeParameters,
     QuantizeParameters,
     ServingRecipe,
+    method_of,
 )
-from lora_api.spec import Gptq, QuantizationMethod, Spec
+from lora_api.spec import Awq, Gptq, QuantizationMethod, Spec
 
 DEFAULT_CANDIDATE = "default"
 
@@ -48,24 +49,28 @@ class Recipe:
     """One candidate: its name and complete quantization parameters.
 
     Attributes:
-        gptq: None for method None: nothing is quantized, and the merged model is the candidate.
+        low_bits: Of GPTQ or AWQ. None for method None: nothing is quantized, and the merged model
+            is the candidate.
     """
 
     name: str
-    gptq: Gptq | None
+    low_bits: Gptq | Awq | None
 
     @property
     def served(self) -> str:
         """The condition that would serve."""
-        return QUANTIZED if self.gptq else MERGED
+        return QUANTIZED if self.low_bits else MERGED
 
     def identity(self) -> dict[str, Any]:
         """What the run's id knows of it."""
-        return self.gptq.to_json() if self.gptq else {"method": QuantizationMethod.NONE.value}
+        if isinstance(self.low_bits, Gptq):  # as it was before there were others
+            return self.low_bits.to_json()
+        own = self.low_bits.to_json() if self.low_bits else {}
+        return {"method": method_of(self.low_bits).value, **own}
 
     def to_hashed(self, spec: Spec) -> dict[str, Any] | None:
         """The hashed parameters of its quantize stage; None where it has no such stage."""
-        return QuantizeParameters.of(spec, self.gptq).to_hashed() if self.gptq else None
+        return QuantizeParameters.of(spec, self.low_bits).to_hashed() if self.low_bits else None
 
 
 @dataclass(frozen=True)
@@ -118,16 +123,25 @@ def source_names(spec: Spec) -> dict[str, str]:
 
 def recipes(spec: Spec) -> Iterator[Recipe]:
     """The candidates in the order in which they are tried."""
-    is_gptq = spec.quantization.method is QuantizationMethod.GPTQ
-    yield Recipe(DEFAULT_CANDIDATE, spec.quantization.gptq if is_gptq else None)
-    for candidate in spec.quantization.candidates or []:
-        own = candidate.gptq.model_dump(exclude_none=True) if candidate.gptq else None
-        yield Recipe(candidate.name, None if own is None else Gptq(**own))
+    asked = spec.quantization
+    default: dict[QuantizationMethod, Gptq | Awq | None] = {
+        QuantizationMethod.GPTQ: asked.gptq,
+        QuantizationMethod.AWQ: asked.awq or Awq(),
+        QuantizationMethod.NONE: None,
+    }
+    yield Recipe(DEFAULT_CANDIDATE, default[asked.method])
+    for candidate in asked.candidates or []:
+        if candidate.gptq:
+            yield Recipe(candidate.name, Gptq(**candidate.gptq.model_dump(exclude_none=True)))
+        elif candidate.awq:
+            yield Recipe(candidate.name, Awq(**candidate.awq.model_dump()))
+        else:
+            yield Recipe(candidate.name, None)
 
 
 def run_id(spec: Spec, pins: Mapping[str, str], image: str) -> str:
     """Eight hex digits that identify the run's inputs, never the generation."""
-    calibration = spec.quantization.calibration
+    calibration = spec.quantization.used_calibration
     inputs = {
         "pins": dict(pins),
         # Joined later: nothing where all weights are 1, so that older runs keep their ids.

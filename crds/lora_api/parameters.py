@@ -10,7 +10,7 @@ from typing import Any, Self
 from lora_api.base import ApiModel
 from lora_api.runtimes import Runtime
 from lora_api.scoring import Scorer
-from lora_api.spec import GeneralSet, Gptq, LossOn, QuantizationMethod, RecordFormat, Spec
+from lora_api.spec import Awq, GeneralSet, Gptq, LossOn, QuantizationMethod, RecordFormat, Spec
 
 
 class Hashed(ApiModel):
@@ -52,27 +52,35 @@ class QuantizeParameters(Hashed):
     method: QuantizationMethod = QuantizationMethod.GPTQ
     bits: int
     group_size: int
-    damping: str
+    damping: str = ""
+    """Of GPTQ alone."""
     format: RecordFormat = RecordFormat.AUTO
     samples: int
     sequence_length: int
     seed: int = 0
 
     @classmethod
-    def of(cls, spec: Spec, gptq: Gptq) -> Self:
-        """The parameters of one recipe; the spec has a calibration set."""
-        calibration = spec.quantization.calibration
+    def of(cls, spec: Spec, recipe: Gptq | Awq) -> Self:
+        """The parameters of one recipe; of a spec that quantizes, which has a calibration."""
+        calibration = spec.quantization.used_calibration
         assert calibration is not None
         return cls(
-            method=QuantizationMethod.GPTQ,
-            bits=gptq.bits,
-            group_size=gptq.group_size,
-            damping=gptq.damping,
+            method=method_of(recipe),
+            bits=recipe.bits,
+            group_size=recipe.group_size,
+            damping=recipe.damping if isinstance(recipe, Gptq) else "",
             format=calibration.format,
             samples=calibration.samples,
             sequence_length=calibration.sequence_length,
             seed=calibration.seed,
         )
+
+
+def method_of(recipe: Gptq | Awq | None) -> QuantizationMethod:
+    """The method whose parameters these are."""
+    if recipe is None:
+        return QuantizationMethod.NONE
+    return QuantizationMethod.GPTQ if isinstance(recipe, Gptq) else QuantizationMethod.AWQ
 
 
 class EvaluateParameters(Hashed):

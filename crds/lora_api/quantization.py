@@ -8,14 +8,18 @@ from pydantic import Field, StringConstraints, model_validator
 from lora_api.base import ApiModel, ShortName, atomic, list_map, rule, rules
 from lora_api.sourcespec import ListedSource, RecordFormat
 
-CALIBRATION_MESSAGE = "calibration is missing: GPTQ needs texts; only method None needs none"
-CANDIDATE_MESSAGE = "a candidate of method GPTQ needs gptq, and one of method None has none"
+CANDIDATE_MESSAGE = (
+    "a candidate of method GPTQ needs gptq, one of AWQ needs awq, and none has another's parameters"
+)
+CALIBRATION_MESSAGE = "calibration is missing: GPTQ and AWQ need texts; only method None needs none"
+ENGINES_LOAD = "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
 
 
 class QuantizationMethod(StrEnum):
     """How weights go to low bits; None leaves them, and the merged model is what serves."""
 
     GPTQ = "GPTQ"
+    AWQ = "AWQ"
     NONE = "None"
 
 
@@ -31,9 +35,21 @@ class Gptq(ApiModel):
     @model_validator(mode="after")
     def _legal(self) -> Self:
         if self.bits != 4 or self.group_size not in (32, 64, 128):
-            raise ValueError(
-                "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
-            )
+            raise ValueError(ENGINES_LOAD)
+        return self
+
+
+class Awq(ApiModel):
+    """AWQ's parameters: asymmetric codes, weights scaled by what calibration makes loud."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})] = 4
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})] = 128
+    """Consecutive input columns that share one scale; smaller is better and larger on disk."""
+
+    @model_validator(mode="after")
+    def _legal(self) -> Self:
+        if self.bits != 4 or self.group_size not in (32, 64, 128):
+            raise ValueError(ENGINES_LOAD)
         return self
 
 
@@ -45,12 +61,23 @@ class CandidateGptq(ApiModel):
     damping: Annotated[str, StringConstraints(pattern=r"^0\.[0-9]{1,4}$")] | None = None
 
 
+class CandidateAwq(ApiModel):
+    """AWQ's parameters in a candidate: complete, without defaults."""
+
+    bits: Annotated[int, Field(json_schema_extra={"enum": [4]})]
+    group_size: Annotated[int, Field(json_schema_extra={"enum": [32, 64, 128]})]
+
+
 class Candidate(ApiModel):
     """A complete recipe, tried when the one before it fails a quality gate."""
 
     model_config = ApiModel.model_config | {
         "json_schema_extra": rules(
-            rule("(self.method == 'GPTQ') == has(self.gptq)", CANDIDATE_MESSAGE),
+            rule(
+                "(self.method == 'GPTQ') == has(self.gptq)"
+                " && (self.method == 'AWQ') == has(self.awq)",
+                CANDIDATE_MESSAGE,
+            ),
         )
     }
 
@@ -58,10 +85,13 @@ class Candidate(ApiModel):
     method: QuantizationMethod
     gptq: CandidateGptq | None = None
     """Required with method GPTQ, and only there."""
+    awq: CandidateAwq | None = None
+    """Required with method AWQ, and only there."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if (self.method is QuantizationMethod.GPTQ) != (self.gptq is not None):
+        needs = (self.method is QuantizationMethod.GPTQ, self.method is QuantizationMethod.AWQ)
+        if needs != (self.gptq is not None, self.awq is not None):
             raise ValueError(CANDIDATE_MESSAGE)
         return self
 
@@ -86,7 +116,7 @@ class Quantization(ApiModel):
         "json_schema_extra": rules(
             rule(
                 "!has(self.candidates) || self.candidates.all(c, c.name != 'default')",
-                "the name 'default' is taken by the recipe in quantization.gptq",
+                "the name 'default' is taken by the recipe that quantization itself states",
             ),
             rule(
                 "has(self.calibration) || (self.method == 'None' && (!has(self.candidates)"
@@ -98,22 +128,35 @@ class Quantization(ApiModel):
 
     method: QuantizationMethod = QuantizationMethod.GPTQ
     gptq: Gptq = Gptq()
-    """Of method GPTQ; without meaning for None."""
+    """Of method GPTQ; without meaning for another."""
+    awq: Awq | None = None
+    """Of method AWQ, which has defaults for all of it; without meaning for another."""
     candidates: Annotated[
         list[Candidate] | None, Field(max_length=8, json_schema_extra=list_map("name"))
     ] = None
     """Complete recipes in the order in which they are tried."""
     calibration: Calibration | None = None
-    """Required unless no recipe quantizes."""
+    """Required where a recipe is GPTQ or AWQ. Where all are None it may stay, and is neither read
+    nor pinned."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether a recipe goes to low bits."""
+        methods = (self.method, *(c.method for c in self.candidates or ()))
+        return any(method is not QuantizationMethod.NONE for method in methods)
+
+    @property
+    def used_calibration(self) -> Calibration | None:
+        """The calibration that a recipe reads; None where nothing is quantized."""
+        return self.calibration if self.quantizes else None
 
     @property
     def calibration_sources(self) -> list[ListedSource]:
         """Where the calibration texts are; none where nothing is quantized."""
-        return self.calibration.sources if self.calibration else []
+        return self.used_calibration.sources if self.used_calibration else []
 
     @model_validator(mode="after")
     def _calibrated(self) -> Self:
-        methods = {self.method, *(c.method for c in self.candidates or ())}
-        if self.calibration is None and methods != {QuantizationMethod.NONE}:
+        if self.quantizes and self.calibration is None:
             raise ValueError(CALIBRATION_MESSAGE)
         return self

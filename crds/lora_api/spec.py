@@ -25,6 +25,7 @@ from lora_api.base import (
 from lora_api.connections import Connection
 from lora_api.gatespec import Gates, Override
 from lora_api.podspec import Scheduling
+from lora_api.quantization import Awq as Awq
 from lora_api.quantization import Calibration as Calibration
 from lora_api.quantization import Candidate as Candidate
 from lora_api.quantization import CandidateGptq as CandidateGptq
@@ -338,7 +339,8 @@ class ObjectSpec(ApiModel):
 
     @model_validator(mode="after")
     def _calibration_is_not_evaluation(self) -> Self:
-        seen = {s.uri for s in self.quantization.calibration_sources}
+        calibration = self.quantization.calibration
+        seen = {s.uri for s in calibration.sources} if calibration else set()
         general = self.evaluation.general
         if self.evaluation.task.uri in seen or (general and general.uri in seen):
             raise ValueError(

@@ -19,6 +19,7 @@ def quantize(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    method: Annotated[str, typer.Option(help="GPTQ or AWQ.")] = "GPTQ",
     bits: Annotated[int, typer.Option(help="Bits of each weight.", min=4, max=4)] = 4,
     group_size: Annotated[
         int, typer.Option(help="Input columns that share one scale: 32, 64 or 128.")
@@ -32,17 +33,19 @@ def quantize(
         typer.Option(help="Folder for finished layers: a run that was killed goes on from it."),
     ] = None,
 ) -> None:
-    """Quantize a model with GPTQ; the output loads in vLLM, SGLang and Transformers.
+    """Quantize a model with GPTQ or AWQ; the output loads in vLLM, SGLang and Transformers.
 
     The calibration set should look like what the model will be asked, and share no record with the
     sets it is evaluated on. Equal inputs give equal bytes on one kind of device.
     """
-    from lora_api.spec import RecordFormat
+    from lora_api.spec import QuantizationMethod, RecordFormat
     from lora_jobs.byhand import empty_folder, progress_bar
     from lora_jobs.datasets.records import read_records
     from lora_jobs.quantizing.gptq import quantize_model
     from lora_jobs.quantizing.rows import rows_for_model
 
+    if method not in ("GPTQ", "AWQ"):
+        raise typer.BadParameter("there are GPTQ and AWQ", param_hint="--method")
     if group_size not in (32, 64, 128):
         raise typer.BadParameter("engines load 32, 64 or 128", param_hint="--group-size")
     empty_folder(output)
@@ -58,6 +61,7 @@ def quantize(
             model,
             rows,
             output,
+            method=QuantizationMethod(method),
             bits=bits,
             group_size=group_size,
             damping=damping,

@@ -70,9 +70,12 @@ def _quantized_loading(folder: Path) -> dict[str, Any]:
     quantization = read_config(folder).get("quantization_config")
     if not quantization:
         return {}
-    from transformers import GPTQConfig
+    from transformers import AwqConfig, GPTQConfig
 
     warnings.filterwarnings("ignore", message="You passed `quantization_config`")
+    if quantization.get("quant_method") == "awq":
+        group_size = quantization["group_size"]
+        return {"quantization_config": AwqConfig(group_size=group_size, backend="torch_awq")}
     return {"quantization_config": GPTQConfig(bits=quantization["bits"], backend="gptq_torch")}
 
 
@@ -81,8 +84,7 @@ def widen_quantized_layers(model: Any) -> None:
     for name, layer in list(model.named_modules()):
         if not hasattr(layer, "qweight"):
             continue
-        # From the class: the loader has put a compiled version on the instance.
-        weight = type(layer).dequantize_weight(layer).T
+        weight = _wide_weight(layer)
         linear = torch.nn.Linear(
             weight.shape[1], weight.shape[0], bias=layer.bias is not None, device="meta"
         )
@@ -90,6 +92,19 @@ def widen_quantized_layers(model: Any) -> None:
         if layer.bias is not None:
             linear.bias = torch.nn.Parameter(layer.bias.to(model.dtype), False)
         model.set_submodule(name, linear)
+
+
+def _wide_weight(layer: Any) -> torch.Tensor:
+    """The (out, in) weight that a 4-bit layer computes with."""
+    if hasattr(layer, "g_idx") and layer.g_idx is not None:
+        # From the class: the loader has put a compiled version on the instance.
+        weight: torch.Tensor = type(layer).dequantize_weight(layer)
+        return weight.T
+    from gptqmodel.quantization.awq.utils.packing_utils import dequantize_gemm
+
+    packed = (layer.qweight, layer.qzeros, layer.scales, layer.bits, layer.group_size)
+    wide: torch.Tensor = dequantize_gemm(*packed)
+    return wide.T
 
 
 def with_adapters(base: Any, adapters: Sequence[Path], weights: Sequence[float] = ()) -> Any:

@@ -21,7 +21,7 @@ WRITTEN_HERE = (CONFIG, QUANTIZE_CONFIG, QUANTIZE_LOG, "manifest.json")
 
 STABLE_FIELDS = (
     "bits", "group_size", "desc_act", "sym", "lm_head", "quant_method", "method", "format",
-    "checkpoint_format", "pack_dtype",
+    "checkpoint_format", "pack_dtype", "zero_point", "version",
 )  # fmt: skip
 STABLE_META = (
     "quantizer", "damp_percent", "damp_auto_increment", "static_groups", "true_sequential", "mse",
@@ -57,7 +57,9 @@ def canonicalise(raw: Path, model: Path, output: Path, log_rows: Sequence[Sequen
 def stable_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a quantization config that engines read and that inputs decide."""
     kept = {name: config[name] for name in STABLE_FIELDS if name in config}
-    meta = config.get("meta") or {}
+    is_awq = config.get("quant_method") == "awq"
+    # AWQ's has GPTQ's fields too, without values.
+    meta = {n: v for n, v in (config.get("meta") or {}).items() if v is not None or not is_awq}
     return kept | {"meta": {name: meta[name] for name in STABLE_META if name in meta}}
 
 

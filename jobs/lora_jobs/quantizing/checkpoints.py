@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lora_api.spec import QuantizationMethod
 from lora_jobs.errors import StageError
 from lora_jobs.pretrained import read_config
 from lora_jobs.quantizing.report import ModuleOutcome
@@ -30,11 +31,15 @@ CURRENT = "CURRENT"
 OBJECTS = "objects"
 POLL_SECONDS = 0.2
 CHECKPOINTED_MODEL_TYPES = ("llama",)
-"""Of those admitted here, the ones whose state GPTQModel 7.6 knows how to keep."""
+"""Of those admitted here, the ones whose state GPTQModel 7.6 knows how to keep.
+
+Of AWQ it writes one too, and refuses it later: "checkpoint tensor schema differs"."""
 
 
-def why_no_checkpoints(model: Path) -> str:
+def why_no_checkpoints(model: Path, method: QuantizationMethod) -> str:
     """Why a run of this model cannot be continued, empty if it can."""
+    if method is QuantizationMethod.AWQ:
+        return "GPTQModel does not take its own checkpoints of AWQ back"
     model_type = read_config(model).get("model_type")
     if model_type not in CHECKPOINTED_MODEL_TYPES:
         return f"GPTQModel keeps no checkpoints of model_type {model_type}"

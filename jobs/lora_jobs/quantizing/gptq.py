@@ -1,4 +1,4 @@
-"""GPTQ by GPTQModel: the one module that imports it for its work.
+"""GPTQ and AWQ by GPTQModel: the one module that imports it for its work.
 
     16-bit model + rows of token ids -> raw model in a work folder -> canonical artifact
 
@@ -20,6 +20,7 @@ from unittest.mock import patch
 import torch
 
 from lora_api.jobcontract import Progress
+from lora_api.spec import QuantizationMethod
 from lora_jobs.context import ReportProgress
 from lora_jobs.pretrained import read_config
 from lora_jobs.quantizing.admission import (
@@ -47,6 +48,7 @@ def quantize_model(
     group_size: int,
     damping: str,
     progress: ReportProgress,
+    method: QuantizationMethod = QuantizationMethod.GPTQ,
     checkpoint: Path | None = None,
 ) -> QuantizeReport:
     """Quantize a 16-bit model into a folder whose bytes depend on the arguments only.
@@ -60,8 +62,9 @@ def quantize_model(
         output: An empty or missing folder.
         bits: Of each weight.
         group_size: Input columns that share one scale.
-        damping: GPTQ's damp_percent, a decimal fraction.
+        damping: GPTQ's damp_percent, a decimal fraction; without meaning for AWQ.
         progress: Told after every layer.
+        method: GPTQ or AWQ.
         checkpoint: Where finished layers are kept until the end; a run with equal arguments that
             finds some there goes on after them. Left alone where `why_no_checkpoints`.
 
@@ -71,7 +74,7 @@ def quantize_model(
     """
     started = time.monotonic()
     refuse_unsupported(read_config(model))
-    unkept = why_no_checkpoints(model) if checkpoint else ""
+    unkept = why_no_checkpoints(model, method) if checkpoint else ""
     if unkept:
         checkpoint = None
     weights = modules_to_quantize({n: t.shape for n, t in tensors_of(model).items()}, group_size)
@@ -81,19 +84,20 @@ def quantize_model(
         settings = {
             "bits": bits,
             "group_size": group_size,
-            "damp_percent": float(damping),
             "device": device,
             "pack_impl": "cpu" if sum(weights.values()) >= LARGE_WEIGHTS else "original",
             "offload_to_disk_path": f"{folder}/offload",
         }
-        run = partial(_run_gptqmodel, model, rows, raw, settings, progress)
+        if method is QuantizationMethod.GPTQ:
+            settings["damp_percent"] = float(damping)
+        run = partial(_run_gptqmodel, method, model, rows, raw, settings, progress)
         found = from_checkpoint(checkpoint, run) if checkpoint else run(None)
         refuse_wrong_outcome(tensors_of(raw), weights)
         canonicalise(raw, model, output, [m.row() for m in found])
     return QuantizeReport(
         bits=bits,
         group_size=group_size,
-        damping=damping,
+        damping=damping if method is QuantizationMethod.GPTQ else "",
         modules=found,
         bits_per_weight=_bits_per_weight(output, weights),
         calibration_tokens=sum(len(row) for row in rows),
@@ -105,6 +109,7 @@ def quantize_model(
 
 
 def _run_gptqmodel(
+    method: QuantizationMethod,
     model: Path,
     rows: Sequence[Sequence[int]],
     raw: Path,
@@ -113,20 +118,33 @@ def _run_gptqmodel(
     checkpoint: Path | None,
 ) -> tuple[ModuleOutcome, ...]:
     with quiet_stdout():
-        from gptqmodel import CheckpointConfig, GPTQConfig, GPTQModel
+        from gptqmodel import BACKEND, AWQConfig, CheckpointConfig, GPTQConfig, GPTQModel
         from gptqmodel.looper import loop_processor
 
         loop_processor._PROJECT_LOG_DIR = raw.parent / "logs"
         # Left at their defaults: act_group_aware (the accuracy of act-order without its
         # permutation at run time, which engines refuse) and the fallback, which the report counts.
-        config = GPTQConfig(sym=True, desc_act=False, lm_head=False, **settings)
+        if method is QuantizationMethod.AWQ:
+            # With zero points, as engines expect of AWQ.
+            config = AWQConfig(sym=False, desc_act=False, lm_head=False, **settings)
+            # Its own choice packs on CUDA alone; this one writes the same layout on every device.
+            backend = BACKEND.AWQ_TORCH
+        else:
+            config = GPTQConfig(sym=True, desc_act=False, lm_head=False, **settings)
+            backend = BACKEND.AUTO
         quantizer = GPTQModel.load(str(model), config, trust_remote_code=False)
         quantizer.layer_callback = _LayerProgress(quantizer, progress)
         calibration = [{"input_ids": list(row), "attention_mask": [1] * len(row)} for row in rows]
         # Another GPU of the same product may go on: a replaced pod seldom gets the same one.
         kept = CheckpointConfig(path=checkpoint, strict_device_check=False) if checkpoint else None
         with _log_of_running(quantizer):
-            quantizer.quantize(calibration, batch_size=1, calibration_sort=None, checkpoint=kept)
+            quantizer.quantize(
+                calibration,
+                batch_size=1,
+                calibration_sort=None,
+                backend=backend,
+                checkpoint=kept,
+            )
         found = outcomes(quantizer.quant_log)
         quantizer.save(str(raw))
     del quantizer

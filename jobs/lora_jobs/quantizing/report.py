@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+UNSCALED = "not applicable"
+"""What GPTQModel writes as AWQ's loss of a module that no scale was searched for."""
+
 
 @dataclass(frozen=True)
 class ModuleOutcome:
@@ -18,9 +21,12 @@ class ModuleOutcome:
     Attributes:
         layer: Number of the decoder layer.
         module: Its name within the layer.
-        loss: GPTQ's mean squared error per sample, weighted by the Hessian; None for a fallback.
+        loss: GPTQ's mean squared error per sample, weighted by the Hessian; AWQ's error of the
+            layers that share a scale. None for a fallback, and where AWQ looked for no scale.
         samples: Tokens that reached it.
-        damping: What was added to the Hessian's diagonal, as a fraction of its mean.
+        damping: What was added to the Hessian's diagonal, as a fraction of its mean; GPTQ alone.
+        is_unscaled: AWQ looked for no scale, since none can be moved into the layer before: rounded
+            as it was.
     """
 
     layer: int
@@ -28,6 +34,7 @@ class ModuleOutcome:
     loss: str | None
     samples: int
     damping: str
+    is_unscaled: bool = False
 
     @property
     def name(self) -> str:
@@ -41,7 +48,8 @@ class ModuleOutcome:
 
     def row(self) -> tuple[str, ...]:
         """The line of the log that travels with the artifact; no times."""
-        loss = "fallback(rtn)" if self.loss is None else self.loss
+        without = "not applicable" if self.is_unscaled else "fallback(rtn)"
+        loss = without if self.loss is None else self.loss
         return (str(self.layer), self.module, loss, str(self.samples), self.damping)
 
 
@@ -70,7 +78,7 @@ class QuantizeReport:
     @property
     def fallbacks(self) -> tuple[ModuleOutcome, ...]:
         """Modules that were rounded to nearest, without calibration."""
-        return tuple(m for m in self.modules if m.loss is None)
+        return tuple(m for m in self.modules if m.loss is None and not m.is_unscaled)
 
     @property
     def damping_raised(self) -> tuple[ModuleOutcome, ...]:
@@ -78,17 +86,23 @@ class QuantizeReport:
         return tuple(
             m
             for m in self.modules
-            if m.loss is not None and Decimal(m.damping) > Decimal(self.damping)
+            if m.loss is not None and m.damping and Decimal(m.damping) > Decimal(self.damping)
         )
 
     def notes(self) -> dict[str, str]:
         """Short facts for status and report."""
         worst = self.worst
+        unscaled = tuple(m for m in self.modules if m.is_unscaled)
+        of_method = (
+            {"dampingRaised": _named(self.damping_raised)}
+            if self.damping
+            else {"unscaled": _named(unscaled)}
+        )
         unkept = {"noCheckpoints": self.no_checkpoints} if self.no_checkpoints else {}
         return unkept | {
             "worstLoss": f"{worst.short_loss} at {worst.name}" if worst else "none",
             "fallbacks": _named(self.fallbacks),
-            "dampingRaised": _named(self.damping_raised),
+            **of_method,
             "bitsPerWeight": f"{self.bits_per_weight:.2f}",
             "calibrationTokens": str(self.calibration_tokens),
             "device": self.device,
@@ -115,7 +129,8 @@ def outcomes(log: Iterable[Mapping[str, Any]]) -> tuple[ModuleOutcome, ...]:
             module=str(entry["module"]),
             loss=_loss(str(entry["loss"])),
             samples=int(entry["samples"]),
-            damping=str(entry["damp"]),
+            damping=str(entry.get("damp", "")),
+            is_unscaled=str(entry["loss"]) == UNSCALED and int(entry["samples"]) > 0,
         )
         for entry in log
     ]

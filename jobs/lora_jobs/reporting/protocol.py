@@ -5,8 +5,9 @@ from typing import Any
 
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import recipes
+from lora_api.parameters import method_of
 from lora_api.report import Fact, Formula, SpeedRecord
-from lora_api.spec import Spec, parse_spec
+from lora_api.spec import Gptq, Spec, parse_spec
 
 FORMULAS = (
     Formula(metric="Perplexity", unit="1", formula="exp(mean negative log-likelihood per scored "
@@ -96,15 +97,16 @@ def protocol(
 
 
 def _quantization_text(asked: Spec, candidate: str) -> str:
-    gptq = next((r.gptq for r in recipes(asked) if r.name == candidate), None)
-    if gptq is None:
+    recipe = next((r.low_bits for r in recipes(asked) if r.name == candidate), None)
+    if recipe is None:
         return f"Recipe {candidate}: none; the merged model is what serves."
-    rows = asked.quantization.calibration
-    assert rows is not None
+    rows = asked.quantization.used_calibration
+    assert rows is not None  # else there is no recipe
+    damping = f", damping {recipe.damping}" if isinstance(recipe, Gptq) else ""
     return (
-        f"Recipe {candidate}: GPTQ, {gptq.bits} bits, groups of {gptq.group_size}, damping "
-        f"{gptq.damping}; calibrated on {rows.samples} rows of {rows.sequence_length} tokens that "
-        "share no record with the evaluation sets."
+        f"Recipe {candidate}: {method_of(recipe)}, {recipe.bits} bits, groups of "
+        f"{recipe.group_size}{damping}; calibrated on {rows.samples} rows of "
+        f"{rows.sequence_length} tokens that share no record with the evaluation sets."
     )
 
 

@@ -21,7 +21,7 @@ def check_recipes(spec: Spec, base: Source, pin: Pin) -> None:
     Raises:
         Refused: The architecture, or a layer's shape, is none that a recipe can quantize.
     """
-    groups = {r.name: r.gptq.group_size for r in recipes(spec) if r.gptq}
+    groups = {r.name: r.low_bits.group_size for r in recipes(spec) if r.low_bits}
     if not groups:
         return
     refuse_unsupported(read_document(base, CONFIG))

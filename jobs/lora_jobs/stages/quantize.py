@@ -45,6 +45,7 @@ def run(context: StageContext) -> StageResult:
             model,
             rows,
             folder,
+            method=parameters.method,
             bits=parameters.bits,
             group_size=parameters.group_size,
             damping=parameters.damping,

@@ -139,14 +139,27 @@ def test_who_quantizes_nothing_needs_no_calibration_and_who_does_is_told_that_it
     assert not [name for call in world.calls for name in call.parents if "calibration" in name]
     for method, candidates in (("GPTQ", []), ("None", [G32])):
         quantization = {"method": method, "candidates": candidates}
-        with pytest.raises(ValueError, match="calibration is missing: GPTQ needs texts"):
+        with pytest.raises(ValueError, match="calibration is missing: GPTQ and AWQ need texts"):
             parse_spec(spec_document(quantization=quantization))
 
 
+def test_awq_is_quantized_by_its_own_parameters_without_damping() -> None:
+    awq = {"name": "awq", "method": "AWQ", "awq": {"bits": 4, "groupSize": 32}}
+    world = World(quality={128: 1.3})
+    line = world.to_the_end(spec(**{"quantization.candidates": [awq]}))
+    assert line.candidate == "awq"
+    asked = [c.parameters for c in world.calls if c.stage is Stage.QUANTIZE]
+    assert [p.get("method") for p in asked] == [None, "AWQ"]
+    assert (asked[1]["groupSize"], "damping" in asked[1]) == (32, False)
+
+
 def test_a_run_without_quantization_is_another_run() -> None:
-    assert run_id(spec(**{"quantization.method": "None"}), PINS, "image") != run_id(
-        spec(), PINS, "image"
-    )
+    changes: list[dict[str, Any]] = [
+        {},
+        {"quantization.method": "None"},
+        {"quantization.method": "AWQ"},
+    ]
+    assert len({run_id(spec(**change), PINS, "image") for change in changes}) == 3
 
 
 @pytest.mark.parametrize(

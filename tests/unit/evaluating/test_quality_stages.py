@@ -1,14 +1,17 @@
 """The stages quantize and evaluate as Jobs run them, on a random Llama of two layers."""
 
 import json
+import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lora_api.estimates import is_comparison
-from lora_api.gates import CONDITIONS
+from lora_api.estimates import DIVERGENCE, comparison, is_comparison
+from lora_api.gates import CONDITIONS, Verdict, judge
+from lora_api.gatespec import Gates
 from lora_api.jobcontract import Progress, Reason, Stage, StageResult
 from lora_api.parameters import EvaluateParameters, QuantizeParameters
 from lora_jobs.errors import Refused
@@ -79,9 +82,9 @@ class Run:
             n: digest_of_folder(self.inputs.sources[n])
             for n in ("base", "adapter0", "task", "general")
         }
-        return self.stage(
-            Stage.EVALUATE, EVALUATE, merged=self.merged, quantized=quantized, **parents
-        )
+        if quantized:
+            parents["quantized"] = quantized
+        return self.stage(Stage.EVALUATE, EVALUATE, merged=self.merged, **parents)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,61 @@ def test_all_conditions_are_measured_on_both_sets_and_a_second_candidate_reuses_
         again = second.measurements[metric]
         assert {c: row[c] for c in CONDITIONS[:3]} == {c: again[c] for c in CONDITIONS[:3]}
         assert row["quantized"] != again["quantized"], metric
+
+
+def test_the_quantized_model_is_nearer_to_merged_than_to_base(
+    run: Run, quantized: StageResult
+) -> None:
+    """Q8: quantizing the base, or the adapter's base unmerged, would be nearest to base."""
+    told = run.evaluate(quantized.digest).measurements
+    to_merged, to_base = (
+        float(told[comparison(DIVERGENCE, "quantized", other)]["value"])
+        for other in ("merged", "base")
+    )
+    assert 0 < to_merged < to_base
+
+
+def test_activations_that_overflow_where_only_16_bits_are_kept_pass_no_gate(
+    run: Run, tmp_path: Path
+) -> None:
+    """Q11: float16 ends at 65504; a model beyond it answers NaN, which must not be left out."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    digests = {}
+    for name, factor in (("sound", 1), ("overflowing", 3e4)):
+        folder = tmp_path / name
+        shutil.copytree(run.inputs.artifacts[run.merged], folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.model.layers[1].mlp.up_proj.weight.data *= factor
+        model.to(torch.float16).save_pretrained(folder)
+        digests[name] = digest_of_folder(folder)
+        run.inputs.artifacts[digests[name]] = folder
+    parents = {n: digest_of_folder(run.inputs.sources[n]) for n in ("base", "adapter0", "task")}
+    found = run.stage(
+        Stage.EVALUATE, EVALUATE, merged=digests["sound"], quantized=digests["overflowing"],
+        **parents,
+    )  # fmt: skip
+    seen = found.measurements["NegativeLogLikelihood/task"]
+    assert math.isfinite(float(seen["merged"]))
+    assert not math.isfinite(float(seen["quantized"]))
+    (task,) = (g for g in judge(Gates(), found.measurements).gates if g.name == "taskQuality")
+    assert task.verdict is Verdict.ERROR
+
+
+def test_without_a_quantized_model_there_are_three_conditions_and_no_calibration_is_asked_for(
+    run: Run,
+) -> None:
+    before = dict(run.inputs.sources)
+    run.inputs.sources = {n: f for n, f in before.items() if not n.startswith("calibration")}
+    try:
+        found = run.evaluate("")
+    finally:
+        run.inputs.sources = before
+    for metric, row in found.measurements.items():
+        if not is_comparison(metric):
+            assert set(row) == set(CONDITIONS) - {"quantized"}, metric
+    assert not [m for m in found.measurements if "quantized" in m]
 
 
 def test_a_record_in_calibration_and_evaluation_stops_both_stages(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_api.jobcontract import Reason
+from lora_api.spec import QuantizationMethod
 from lora_jobs.errors import Waiting
 from lora_jobs.quantizing.checkpoints import CURRENT, OBJECTS, Mirror, why_no_checkpoints
 from lora_jobs.store.directory import DirectoryStore
@@ -98,5 +99,7 @@ def test_models_whose_state_cannot_be_kept_are_named(
     tmp_path: Path, model_type: str, reason: str
 ) -> None:
     (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
-    assert reason in why_no_checkpoints(tmp_path)
-    assert bool(why_no_checkpoints(tmp_path)) == bool(reason)
+    told = why_no_checkpoints(tmp_path, QuantizationMethod.GPTQ)
+    assert reason in told
+    assert bool(told) == bool(reason)
+    assert "AWQ" in why_no_checkpoints(tmp_path, QuantizationMethod.AWQ)

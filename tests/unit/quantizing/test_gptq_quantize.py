@@ -12,6 +12,7 @@ from lora_jobs.datasets.records import read_records
 from lora_jobs.errors import Refused
 from lora_jobs.quantizing.rows import rows_for_model
 from lora_jobs.weightfiles import tensors_of, weights_bytes
+from roundedmodel import divergence, log_probabilities, round_to_nearest
 from stagecontexts import digest_of_folder
 from tinyllama import sentences, write_llama, write_texts
 
@@ -177,3 +178,18 @@ def test_the_layers_err_less_than_rounded_ones_on_what_calibration_saw(
         ours = layer_error(weight, gptq(weight, hessian, GROUP_SIZE).dequantized(), hessian)
         assert theirs < rounded, name
         assert theirs < 1.25 * ours, name
+
+
+def test_it_says_more_like_the_merged_model_than_one_that_was_rounded_to_nearest(
+    model: Path, rows: list[list[int]], artifact: Path
+) -> None:
+    """Q9, through all layers, with symmetric groups on both sides."""
+    from lora_jobs.evaluating.models import causal_model
+
+    with causal_model(model, "float32") as merged:
+        expected = log_probabilities(merged, rows)
+        round_to_nearest(merged, GROUP_SIZE, symmetric=True)
+        rounded = divergence(expected, log_probabilities(merged, rows))
+    with causal_model(artifact, "float32") as loaded:
+        ours = divergence(expected, log_probabilities(loaded, rows))
+    assert 0 < ours < rounded
