@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from lora_api.base import ApiModel
 from lora_api.conditions import Condition, ConditionReason, ConditionStatus, ConditionType
-from lora_api.jobcontract import Stage
+from lora_api.jobcontract import OCCASIONAL_STAGES, Stage
 from lora_api.status import (
     GateStatus,
     Phase,
@@ -171,7 +171,7 @@ def _lines(status: Status, now: float) -> Iterator[StageLine]:
         yield _line(entry, now)
     if status.phase not in _ENDED:
         for stage in Stage:
-            if stage not in seen and stage is not Stage.RECALL:  # a pin's; no run needs it
+            if stage not in seen and stage not in OCCASIONAL_STAGES:
                 yield StageLine(name=stage, state=NOT_STARTED)
 
 

@@ -46,10 +46,14 @@ class Stage(StrEnum):
     VERIFY = "verify"
     RECALL = "recall"
     """Reads an earlier release from its record; only with `serving.pin`."""
+    COLLECT = "collect"
+    """Removes releases that are not kept; only with `artifact.keepReleases`."""
 
 
 WORKING_STAGES = (Stage.MERGE, Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
 """Pure functions of their inputs, with an action entry; the others are probes."""
+OCCASIONAL_STAGES = (Stage.RECALL, Stage.COLLECT)
+"""No run needs them."""
 ACCELERATED_STAGES = (Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
 STAGE_VERSIONS = dict.fromkeys(Stage, 1) | {Stage.EVALUATE: 3, Stage.BENCHMARK: 3}
 """Raised only when the meaning or the bytes of a stage's output change."""

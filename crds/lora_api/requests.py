@@ -4,7 +4,7 @@ The operator and the local run build their requests here, so that both ask for e
 each other's results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,11 @@ class StageRequests:
     def recall(self, release: str) -> StageRequest:
         """What the release of this id is."""
         return self._request(StageCall(stage=Stage.RECALL, parameters={"release": release}), {})
+
+    def collect(self, kept: Iterable[str]) -> StageRequest:
+        """Remove this object's other releases, and what only they needed."""
+        call = StageCall(stage=Stage.COLLECT, parameters={"keep": sorted(kept)})
+        return self._request(call, {})
 
     def _record(
         self, call: StageCall, line: Line, pins: Mapping[str, PinnedSource], **more: Any

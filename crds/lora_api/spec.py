@@ -124,6 +124,9 @@ class ArtifactPlace(ApiModel):
         StringConstraints(pattern=r"^(s3|file)://[^\s]+$", max_length=512),
     ]
     connection: Annotated[str, StringConstraints(max_length=32)] = ""
+    keep_releases: Annotated[int, Field(ge=1, le=30)] | None = None
+    """So many of the newest releases stay in the bucket, and what serves or is pinned; others go
+    when they are 7 days old, with the artifacts that only they need. Unset: nothing is removed."""
 
 
 class Accelerator(ApiModel):

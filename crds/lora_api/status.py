@@ -16,6 +16,8 @@ from lora_api.gatespec import GateMode
 Word = Annotated[str, StringConstraints(max_length=128)]
 Text = Annotated[str, StringConstraints(max_length=1024)]
 Time = Annotated[str, StringConstraints(max_length=32)]
+MAX_RELEASES = 32
+"""In `status.releases`; more than `artifact.keepReleases` may ask for."""
 
 
 class Phase(StrEnum):
@@ -205,4 +207,6 @@ class Status(ApiModel):
     serving: ServingStatus | None = None
     verified: Annotated[list[Word], Field(max_length=8, json_schema_extra=atomic())] = []
     """`<release>/<Deployment uid>` of passed verifications, newest first."""
-    releases: Annotated[list[ReleaseStatus], Field(max_length=10, json_schema_extra=atomic())] = []
+    releases: Annotated[
+        list[ReleaseStatus], Field(max_length=MAX_RELEASES, json_schema_extra=atomic())
+    ] = []

@@ -24,6 +24,7 @@ VERBS: tuple[str, ...] = (
     "benchmark",
     "import-benchmark",
     "verify",
+    "gc",
 )
 """Each is the function of that name in `lora_jobs.commands.<verb>`, a hyphen being an underscore;
 heavy imports inside it."""

@@ -10,6 +10,7 @@ Nothing is remembered but status, and that only as a cache: what is done stands 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lora_api.jobcontract import Stage
 from lora_api.status import Phase
@@ -17,6 +18,7 @@ from lora_api.times import rfc3339
 from lora_operator.actions import Action, CreateJob, DeleteJob
 from lora_operator.allowed import refusal_of, refusal_of_stored
 from lora_operator.asking import spec_of
+from lora_operator.collecting import follow_collect
 from lora_operator.failures import Trouble
 from lora_operator.observed import Observed
 from lora_operator.plan import Plan
@@ -61,7 +63,8 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     run = follow_run(view)
     if refusal := _stored_image_refusal(view, run):
         return _plan_stalled(observed, refusal, now)
-    return _plan(view, run, follow_rollout(view, run))
+    rollout = follow_rollout(view, run)
+    return _plan(view, replace(run, collect=follow_collect(view, run, rollout)), rollout)
 
 
 def _stored_image_refusal(view: View, run: Run) -> Trouble | None:

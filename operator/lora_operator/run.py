@@ -28,6 +28,7 @@ class Run:
         id: Identity of the run's inputs, empty while the pins are unknown.
         is_suspended: It goes no further while `spec.suspend` is true.
         pin: The release that shall serve whatever the line says; no stage runs then.
+        collect: The removal of releases that are not kept, once all else is settled.
     """
 
     resolution: Resolution
@@ -39,13 +40,14 @@ class Run:
     id: str = ""
     is_suspended: bool = False
     pin: Pin | None = None
+    collect: Step | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps in their order."""
         if self.pin:
             return (self.pin.step,) if self.pin.step else ()
-        steps = (self.resolution.step, self.stage, self.report, self.publish)
+        steps = (self.resolution.step, self.stage, self.report, self.publish, self.collect)
         return tuple(s for s in steps if s)
 
     @property

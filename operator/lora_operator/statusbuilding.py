@@ -20,6 +20,7 @@ from lora_api.jobcontract import Stage
 from lora_api.layout import artifact as artifact_key
 from lora_api.naming import release_selector
 from lora_api.status import (
+    MAX_RELEASES,
     ArtifactStatus,
     BenchmarkStatus,
     GateStatus,
@@ -32,6 +33,7 @@ from lora_api.status import (
     Status,
     Summary,
 )
+from lora_operator.collecting import kept
 from lora_operator.failures import Trouble
 from lora_operator.rollout import Rollout
 from lora_operator.run import Run
@@ -44,8 +46,6 @@ from lora_operator.telling import (
     phase_of,
 )
 from lora_operator.view import View, retry_token
-
-MAX_RELEASES = 10
 
 
 def build_status(
@@ -206,8 +206,10 @@ def _selector(name: str, release: str) -> str:
 
 
 def _releases(view: View, run: Run) -> list[ReleaseStatus]:
-    """Newest first. A release that comes back keeps its number."""
-    known, wanted = list(view.before.releases), run.wanted
+    """Newest first, without those that were collected. One that comes back keeps its number."""
+    stays = kept(view) if run.collect and run.collect.succeeded else None
+    known = [r for r in view.before.releases if stays is None or r.id in stays]
+    wanted = run.wanted
     if wanted is None or any(r.id == wanted.release.id for r in known):
         return known
     release = wanted.release

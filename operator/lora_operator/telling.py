@@ -44,6 +44,7 @@ _PHASES = {
     Stage.PUBLISH: Phase.PUBLISHING,
     Stage.VERIFY: Phase.VERIFYING,
     Stage.RECALL: Phase.RESOLVING,
+    Stage.COLLECT: Phase.SERVING,
 }
 _REJECTIONS = {
     Verdict.FAILED: ConditionReason.GATES_FAILED,
@@ -128,7 +129,7 @@ def current_stages(run: Run, rollout: Rollout) -> tuple[StageStatus, ...]:
     """The stages of this run as status lists them, in their order."""
     verify = rollout.bring_up.verify
     recall = run.pin.step if run.pin else None
-    steps = (run.stage, run.report, run.publish, recall, verify)
+    steps = (run.stage, run.report, run.publish, recall, verify, run.collect)
     later = tuple(s.entry for s in steps if s)
     return (run.resolution.step.entry, *run.finished, *later)
 

@@ -91,6 +91,7 @@ class World:
         self.group_sizes: dict[str, int] = {}
         self.published: set[str] = set()
         self.records: dict[str, tuple[Release, str]] = {}
+        self.collected: list[str] = []
         self.verified: set[str] = set()
         self.worked: list[str] = []
         self.created: list[str] = []
@@ -383,6 +384,11 @@ class World:
             return result.model_copy(update={"report_uri": f"s3://reports/{request.run_id}.html"})
         if call.stage is Stage.RECALL:
             return self._recalled(request)
+        if call.stage is Stage.COLLECT:
+            kept = set(call.parameters["keep"])
+            self.collected += sorted(set(self.records) - kept)
+            self.records = {r: known for r, known in self.records.items() if r in kept}
+            return result
         assert request.release is not None
         if call.stage is Stage.PUBLISH:
             self.published.add(request.release.id)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_api.connections import Connection, S3Connection
-from lora_api.jobcontract import REQUEST_ENV, RESULT_PATH_ENV, StoreReference
+from lora_api.jobcontract import RESULT_PATH_ENV
 from lora_jobs.errors import StageError
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def fetch(
     Without --store, store and connections are those of the request in LORA_STAGE_REQUEST. Why it
     cannot be had is written to LORA_STAGE_RESULT too, where that is set.
     """
+    from lora_jobs.byhand import opened_store
     from lora_jobs.store.artifacts import verify_folder
     from lora_jobs.termination import end_promptly_on_sigterm
 
@@ -44,7 +44,7 @@ def fetch(
         print(f"{output} holds {digest}, verified")
         return
     try:
-        _download(_open(store, scope, connection, endpoint), digest, output)
+        _download(opened_store(store, scope, connection, endpoint), digest, output)
     except StageError as error:
         if result_path := os.environ.get(RESULT_PATH_ENV):
             Path(result_path).write_text(error.to_termination_message())
@@ -60,32 +60,3 @@ def _download(store: "ObjectStore", digest: str, output: Path) -> None:
     total = manifest.size if manifest else 0
     progress = TransferProgress(ProgressLines(sys.stdout), "fetching", total)
     fetch_artifact(store, digest, output, progress)
-
-
-def _open(store: str, scope: str, connection: str, endpoint: str) -> "ObjectStore":
-    from lora_jobs.runner import parse_request
-    from lora_jobs.store.directory import DirectoryStore
-    from lora_jobs.store.opening import open_store
-
-    if not store:
-        if REQUEST_ENV not in os.environ:
-            raise typer.BadParameter(f"give --store, or a request in {REQUEST_ENV}")
-        request = parse_request(os.environ)
-        return open_store(request.store, request.connections)
-    if not store.startswith("s3://"):
-        folder = DirectoryStore(Path(store.removeprefix("file://")).resolve())
-        return folder.below(scope) if scope else folder
-    reached = _connection(connection, endpoint)
-    reference = StoreReference(uri=store, scope=scope, connection=reached.name if reached else "")
-    return open_store(reference, [reached] if reached else [])
-
-
-def _connection(document: str, endpoint: str) -> Connection | None:
-    if document:
-        try:
-            return Connection.model_validate_json(document)
-        except ValueError as error:
-            raise typer.BadParameter(f"--connection is no connection: {error}") from None
-    if endpoint:
-        return Connection(name="store", s3=S3Connection(endpoint=endpoint))
-    return None

@@ -195,7 +195,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _stored(key: str, file: Path) -> StoredObject:
-    return StoredObject(key, file.stat().st_size, _etag(file))
+    state = file.stat()
+    return StoredObject(key, state.st_size, _etag(file), state.st_mtime)
 
 
 def _etag(file: Path) -> str:

@@ -21,6 +21,8 @@ class StoredObject(NamedTuple):
     size: int
     etag: str
     """Changes when the content does; compare for equality only."""
+    modified_at: float
+    """Seconds since the epoch, by the server's clock."""
 
 
 class Content(NamedTuple):

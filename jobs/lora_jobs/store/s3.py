@@ -16,7 +16,7 @@ wrote looks like a lost race when the client tries again: then what is there is 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -111,7 +111,7 @@ class S3Store:
         pages = self.client.get_paginator("list_objects_v2")
         with self._explained():
             return sorted(
-                StoredObject(found["Key"][len(start) :], found["Size"], found["ETag"].strip('"'))
+                _stored(found["Key"][len(start) :], found["Size"], found)
                 for page in pages.paginate(Bucket=self.bucket, Prefix=start + prefix)
                 for found in page.get("Contents", [])
                 if not found["Key"].endswith("/")  # consoles make such keys to show a folder
@@ -120,7 +120,7 @@ class S3Store:
     def head(self, key: str) -> StoredObject | None:
         """HeadObject."""
         found = self._head(key)
-        return found and StoredObject(key, found["ContentLength"], found["ETag"].strip('"'))
+        return found and _stored(key, found["ContentLength"], found)
 
     def is_stored(self, key: str, expected: FileHash) -> bool:
         """Compares the checksum where the server keeps one of the same form.
@@ -366,6 +366,10 @@ def _client(
         aws_secret_access_key=secret_key or None,
         config=config,
     )
+
+
+def _stored(key: str, size: int, found: Mapping[str, Any]) -> StoredObject:
+    return StoredObject(key, size, found["ETag"].strip('"'), found["LastModified"].timestamp())
 
 
 def _code(error: ClientError) -> str:

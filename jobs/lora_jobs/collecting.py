@@ -1,0 +1,171 @@
+"""What a store holds for releases that are not kept, and how it goes.
+
+    release record -> action entries of its stages -> artifacts that they made
+
+What a release that stays, of any object in the scope, also refers to stays. A younger release than
+asked for stays too, so that a run beside this one does not lose what it has just made. Reports and
+verdicts stay: they are the history, and small.
+
+An artifact goes before its entry and the entry before the record, so that a collection that is cut
+short leaves the list of what is left for the next one. An artifact without its files counts as
+absent, so an entry that outlives it for a moment misleads nobody: its stage is run again.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from lora_api import layout
+from lora_api.jobcontract import Progress, Reason
+from lora_jobs.context import ReportProgress
+from lora_jobs.errors import Refused
+from lora_jobs.stages.publish import ReleaseRecord
+from lora_jobs.store.actions import ActionEntry
+from lora_jobs.store.documents import read_json
+from lora_jobs.store.interface import ObjectStore
+
+RELEASES = "releases/"
+
+
+class Filed(NamedTuple):
+    """A release record, and where and since when it is on file."""
+
+    name: str
+    """Of the object."""
+    written_at: float
+    """Seconds since the epoch."""
+    record: ReleaseRecord
+
+
+class Work(NamedTuple):
+    """A piece of work that led to a release."""
+
+    stage: str
+    input_hash: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Its raw record, if it has one, and its action entry, which goes last."""
+        return layout.samples(self.input_hash), layout.action(self.stage, self.input_hash)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What goes, in the order in which it goes.
+
+    Attributes:
+        artifacts: Digests.
+        works: Pieces of work whose entries go.
+        releases: Ids.
+        too_young: Ids of releases that would go and are younger than asked for.
+    """
+
+    artifacts: tuple[str, ...] = ()
+    works: tuple[Work, ...] = ()
+    releases: tuple[str, ...] = ()
+    too_young: tuple[str, ...] = ()
+
+
+def filed_releases(store: ObjectStore) -> list[Filed]:
+    """Every release of the scope, newest first.
+
+    Raises:
+        Refused: A record cannot be read, so that nobody knows what it refers to.
+    """
+    found = []
+    for stored in store.list(RELEASES):
+        name, _, file = stored.key.removeprefix(RELEASES).partition("/")
+        if "/" in file or not file.endswith(".json"):
+            continue  # a verdict
+        try:
+            record = ReleaseRecord.model_validate(read_json(store, stored.key))
+        except ValidationError:
+            raise Refused(
+                Reason.DIGEST_MISMATCH,
+                f"{store.uri(stored.key)} is no release record, so what it needs is unknown; "
+                "nothing is collected until it is removed",
+            ) from None
+        found.append(Filed(name, stored.modified_at, record))
+    return sorted(found, key=lambda f: f.written_at, reverse=True)
+
+
+def find_garbage(
+    filed: Collection[Filed],
+    name: str,
+    keep: Collection[str],
+    younger_than: float,
+    made_by: Callable[[Work], str],
+) -> Garbage:
+    """What may go. Pure but for `made_by`.
+
+    Args:
+        filed: Every release of the scope.
+        name: The object whose releases are collected; those of others stay.
+        keep: Ids of its releases that stay.
+        younger_than: A release that was written after this time stays, seconds since the epoch.
+        made_by: Digest of the artifact that a piece of work made, empty if none is on record.
+    """
+    unwanted = [f for f in filed if f.name == name and f.record.release.id not in keep]
+    young = [f for f in unwanted if f.written_at > younger_than]
+    going = [f for f in unwanted if f not in young]
+    staying = [f for f in filed if f not in going]
+    needed = set(_works(staying))
+    works = tuple(dict.fromkeys(w for w in _works(going) if w not in needed))
+    needed_artifacts = {f.record.release.artifact for f in staying} | {made_by(w) for w in needed}
+    made = [f.record.release.artifact for f in going] + [made_by(w) for w in works]
+    return Garbage(
+        artifacts=tuple(dict.fromkeys(d for d in made if d and d not in needed_artifacts)),
+        works=works,
+        releases=tuple(f.record.release.id for f in going),
+        too_young=tuple(f.record.release.id for f in young),
+    )
+
+
+def made_by(store: ObjectStore) -> Callable[[Work], str]:
+    """Look a piece of work's artifact up in its action entry."""
+
+    def digest(work: Work) -> str:
+        try:
+            entry = ActionEntry.model_validate(read_json(store, work.keys[-1]))
+        except ValidationError:  # collected before, or damaged
+            return ""
+        return entry.result.digest
+
+    return digest
+
+
+def bytes_of(store: ObjectStore, garbage: Garbage) -> dict[str, int]:
+    """Size of each artifact that goes, by digest."""
+    return {
+        digest: sum(stored.size for stored in store.below(layout.artifact(digest)).list())
+        for digest in garbage.artifacts
+    }
+
+
+def collect(store: ObjectStore, name: str, garbage: Garbage, progress: ReportProgress) -> None:
+    """Remove it. What is gone already is no error."""
+    total = len(garbage.artifacts) + len(garbage.works) + len(garbage.releases)
+    for done, keys in enumerate(_keys(store, name, garbage), 1):
+        for key in keys:
+            store.delete(key)
+        progress(Progress(done=done, total=total, unit="things", message=f"removed {keys[-1]}"))
+
+
+def _keys(store: ObjectStore, name: str, garbage: Garbage) -> Iterable[list[str]]:
+    for digest in garbage.artifacts:
+        folder = layout.artifact(digest)
+        files = [f"{folder}/{stored.key}" for stored in store.below(folder).list()]
+        manifest = layout.manifest(digest)  # first: without it there is no artifact
+        yield [manifest, *(key for key in files if key != manifest)]
+    for work in garbage.works:
+        yield list(work.keys)
+    for release in garbage.releases:
+        yield [layout.release(name, release)]
+
+
+def _works(filed: Iterable[Filed]) -> Iterable[Work]:
+    for _, _, record in filed:
+        for label, input_hash in record.stages.items():
+            yield Work(label.partition("/")[0], input_hash)

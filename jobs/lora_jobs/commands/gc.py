@@ -1,0 +1,68 @@
+"""`lora-jobs gc`: what a store holds for releases that are not kept; shown, or removed."""
+
+import time
+from typing import Annotated
+
+import typer
+
+
+def gc(
+    store: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX or a folder.")],
+    name: Annotated[str, typer.Option(help="The LoRADeployment whose releases are looked at.")],
+    keep_newest: Annotated[int, typer.Option(min=0, help="So many of its newest releases stay.")],
+    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a release that stays, e.g. what serves or is pinned; repeatable."),
+    ] = None,
+    older_than: Annotated[
+        str, typer.Option(help="Younger releases stay: runs may be about to use what they need.")
+    ] = "168h",
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove it; without this nothing is changed.")
+    ] = False,
+    connection: Annotated[
+        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
+    ] = "",
+) -> None:
+    """List the releases of one object that are not kept, and what only they need; with --remove,
+    remove them. What a kept release, of any object in the scope, also needs stays.
+
+    The store does not know what serves: give its release with --keep.
+    """
+    from lora_api.retention import kept_releases
+    from lora_api.times import seconds_of
+    from lora_jobs.byhand import opened_store, progress_bar
+    from lora_jobs.collecting import bytes_of, collect, filed_releases, find_garbage, made_by
+
+    try:
+        younger_than = time.time() - seconds_of(older_than)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--older-than") from None
+    opened = opened_store(store, scope, connection, endpoint)
+    filed = filed_releases(opened)
+    newest_first = [f.record.release.id for f in filed if f.name == name]
+    if not newest_first:
+        raise typer.BadParameter(
+            f"{opened.uri()} has no release of {name}; it has those of "
+            f"{', '.join(sorted({f.name for f in filed})) or 'nothing'}",
+            param_hint="--name",
+        )
+    kept = kept_releases(newest_first, keep_newest, keep or ())
+    garbage = find_garbage(filed, name, kept, younger_than, made_by(opened))
+    sizes = bytes_of(opened, garbage)
+    for release in newest_first:
+        why = "goes" if release in garbage.releases else "stays"
+        print(f"release {release} {why}{', too young' if release in garbage.too_young else ''}")
+    for digest, size in sizes.items():
+        print(f"artifact {digest} goes, {size / 1e9:.3f} GB")
+    total = f"{len(garbage.releases)} releases, {sum(sizes.values()) / 1e9:.3f} GB"
+    if not remove:
+        print(f"{total} would go; nothing was changed. --remove removes them")
+        return
+    with progress_bar() as progress:
+        collect(opened, name, garbage, progress)
+    print(f"removed {total}")
