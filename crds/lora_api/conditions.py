@@ -63,6 +63,7 @@ class ConditionReason(StrEnum):
     NO_RELEASE = "NoRelease"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
+    QUEUED = "Queued"
     OUT_OF_MEMORY = "OutOfMemory"
     STAGE_CRASHED = "StageCrashed"
     STAGE_TIMED_OUT = "StageTimedOut"

@@ -1,4 +1,4 @@
-"""What the verbs share when a person runs them: stores, output folders, a progress bar on stderr."""
+"""What the verbs share when a person runs them: stores, output folders, progress on stderr."""
 
 import os
 from collections.abc import Iterator

@@ -73,6 +73,18 @@ def failure_of(job: ObservedJob, spec: Spec, now: float) -> Trouble | None:
     return _crashed(job, last) if job.failed else None
 
 
+def queue_of(job: ObservedJob) -> Trouble | None:
+    """Who holds a Job back before it has a pod, or has taken its pod away."""
+    if not job.suspended:
+        return None
+    if job.queue:
+        detail = _line(job.queue_says) or "`kubectl get workloads` says why"
+        message = f"Job {job.name} waits in queue {job.queue}: {detail}"
+    else:
+        message = f"Job {job.name} is suspended, and not by the operator; resume it, or delete it"
+    return Trouble(ConditionReason.QUEUED, message, Cure.WORLD)
+
+
 def holdup_of(pod: ObservedPod | None) -> Trouble | None:
     """Why a pod cannot start yet."""
     if pod is None or pod.deleting:

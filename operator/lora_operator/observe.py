@@ -45,6 +45,7 @@ from lora_operator.observed import (
     Switch,
 )
 from lora_operator.podstate import created_at, is_owned_by, observed_pod
+from lora_operator.queues import QUEUE_LABEL, reason_of_queueing, workloads
 
 Json = dict[str, Any]
 
@@ -72,8 +73,16 @@ async def observe_object(cluster: Cluster, namespace: str, name: str) -> Observe
     )
 
 
-async def observe_children(cluster: Cluster, parent: ObservedObject) -> Observed:
-    """Jobs, Deployments and their pods, and the Service; logs where they tell something."""
+async def observe_children(
+    cluster: Cluster, parent: ObservedObject, kueue_api_version: str = ""
+) -> Observed:
+    """Jobs, Deployments and their pods, and the Service; logs where they tell something.
+
+    Args:
+        cluster: The Kubernetes API.
+        parent: The object.
+        kueue_api_version: Where Kueue is asked why a Job is held back.
+    """
     selector = f"{LABEL_NAME}={parent.name}"
     jobs, deployments, pods, service = await asyncio.gather(
         cluster.list_items(JOBS, parent.namespace, selector),
@@ -86,6 +95,9 @@ async def observe_children(cluster: Cluster, parent: ObservedObject) -> Observed
     deployments += await _unlisted(cluster, DEPLOYMENTS, parent, named, deployments)
     pods = sorted(pods, key=created_at)
     seen = [_observed_job(parent, job, pods) for job in jobs]
+    if kueue_api_version:
+        kind = workloads(kueue_api_version)
+        seen = await asyncio.gather(*(_with_queue(cluster, kind, parent, job) for job in seen))
     return Observed(
         parent=parent,
         jobs=tuple(await asyncio.gather(*(_with_log(cluster, parent, job) for job in seen))),
@@ -143,7 +155,18 @@ def _observed_job(parent: ObservedObject, document: Json, pods: list[Json]) -> O
         accelerators=_accelerators(document),
         pods=own,
         outcome=parse_outcome(ended[-1].termination_message) if ended else None,
+        suspended=bool(document["spec"].get("suspend")),
+        queue=marked.get(QUEUE_LABEL, ""),
     )
+
+
+async def _with_queue(
+    cluster: Cluster, kind: Kind, parent: ObservedObject, job: ObservedJob
+) -> ObservedJob:
+    if not (job.suspended and job.queue and job.ours) or job.deleting:
+        return job
+    said = await reason_of_queueing(cluster, kind, parent.namespace, job.uid)
+    return replace(job, queue_says=said)
 
 
 async def _with_log(cluster: Cluster, parent: ObservedObject, job: ObservedJob) -> ObservedJob:

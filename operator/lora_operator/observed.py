@@ -65,6 +65,9 @@ class ObservedJob:
         outcome: What the stage program wrote, None when nothing readable is there.
         progress: The last progress line of the running pod's log.
         log_tail: Last lines of a failed pod's log, for the message.
+        suspended: Somebody holds it back: Kueue, or a person.
+        queue: Of Kueue's, that it is in.
+        queue_says: Why it is not admitted, where that may be read.
     """
 
     name: str
@@ -85,6 +88,9 @@ class ObservedJob:
     outcome: StageResult | StageFailure | None = None
     progress: Progress | None = None
     log_tail: str = ""
+    suspended: bool = False
+    queue: str = ""
+    queue_says: str = ""
 
 
 @dataclass(frozen=True)

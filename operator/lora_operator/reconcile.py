@@ -107,7 +107,9 @@ class Reconciler:
 
     async def _look(self, parent: ObservedObject, memory: _Memory) -> float | None:
         try:
-            observed = await observe_children(self._cluster, parent)
+            observed = await observe_children(
+                self._cluster, parent, self._settings.kueue_api_version
+            )
         except Denied as denied:
             memory.denial = str(denied)
             await self._tell(parent, memory, Plan((), status_of(parent.status)))

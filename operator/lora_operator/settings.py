@@ -49,6 +49,7 @@ class Settings:
         pod_network: Of the NetworkPolicies that objects' pods get; None: they get none.
         lease: By which one of several replicas leads; None: each works.
         lease_seconds: How long a leader may be silent.
+        kueue_api_version: Of the Workloads that say why a Job is held back; empty: none is read.
         runbooks_url: Page of the runbooks, which conditions link; empty for no links.
     """
 
@@ -69,6 +70,7 @@ class Settings:
     lease: LeaseName | None = None
     lease_seconds: float = 15.0
     pod_network: PodNetwork | None = None
+    kueue_api_version: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -114,6 +116,7 @@ class Settings:
             lease_seconds=float(env.get("LEASE_SECONDS", defaults.lease_seconds)),
             runbooks_url=env.get("RUNBOOKS_URL", ""),
             pod_network=parse_pod_network(env.get("POD_NETWORK", "")),
+            kueue_api_version=env.get("KUEUE_API_VERSION", ""),
         )
 
 

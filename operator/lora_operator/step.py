@@ -8,11 +8,15 @@ from lora_api.jobcontract import WORKING_STAGES, StageCall, StageResult
 from lora_api.status import ProgressStatus, StageState, StageStatus
 from lora_api.times import rfc3339
 from lora_operator.actions import Action
-from lora_operator.failures import Cure, Trouble, failure_of, hindrance_of, holdup_of
+from lora_operator.failures import Cure, Trouble, failure_of, hindrance_of, holdup_of, queue_of
 from lora_operator.observed import ObservedJob
 from lora_operator.view import RUNNING_LOOK_SECONDS, View
 
-_HOLDUPS = (ConditionReason.IMAGE_PULL_FAILED, ConditionReason.UNSCHEDULABLE)
+_HOLDUPS = (
+    ConditionReason.IMAGE_PULL_FAILED,
+    ConditionReason.UNSCHEDULABLE,
+    ConditionReason.QUEUED,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def changed(entry: StageStatus, **update: Any) -> StageStatus:
 def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
     """A Job under way: its progress, or what holds its pod up."""
     pod = job.pods[-1] if job.pods else None
-    holdup = holdup_of(pod)
+    holdup = queue_of(job) or holdup_of(pod)
     runs = pod is not None and pod.container_started_at is not None
     state = StageState.WAITING if holdup else StageState.RUNNING if runs else StageState.PENDING
     # That a working stage's Job was there must be known when it vanishes; a probe just runs again.

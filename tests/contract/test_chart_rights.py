@@ -41,6 +41,7 @@ from lora_operator.lease import Leadership, Times, Watchdog
 from lora_operator.observe import observe_children, observe_object
 from lora_operator.observed import ObservedObject
 from lora_operator.podnetwork import PodNetwork
+from lora_operator.queues import QUEUE_LABEL
 from lora_operator.settings import LeaseName, Settings
 
 Right = tuple[str, str, str]
@@ -136,7 +137,8 @@ async def rights_asked_for(settings: Settings = SETTINGS) -> set[Right]:
     assert parent is not None
     await carry_out_everything(cluster, parent, settings)
     run_a_pod(cluster)
-    await observe_children(cluster, parent)
+    hold_the_job_back(cluster)
+    await observe_children(cluster, parent, settings.kueue_api_version)
     await write_status(cluster, parent, counted_on)
     return cluster.asked
 
@@ -166,6 +168,12 @@ def run_a_pod(cluster: AskingCluster) -> None:
     })  # fmt: skip
 
 
+def hold_the_job_back(cluster: AskingCluster) -> None:
+    [job] = [document for (plural, *_), document in cluster.objects.items() if plural == "jobs"]
+    job["spec"]["suspend"] = True
+    job["metadata"]["labels"][QUEUE_LABEL] = "team-queue"
+
+
 def rights_granted(values: dict[str, Any] | None = None) -> list[Right]:
     return [
         (group, resource, verb)
@@ -184,8 +192,12 @@ def rights_granted(values: dict[str, Any] | None = None) -> list[Right]:
             {"networkPolicy": {"pods": {"enabled": True}}},
             replace(SETTINGS, pod_network=PodNetwork()),
         ),
+        (
+            {"kueue": {"enabled": True}},
+            replace(SETTINGS, kueue_api_version="kueue.x-k8s.io/v1beta2"),
+        ),
     ],
-    ids=["default", "network policies for pods"],
+    ids=["default", "network policies for pods", "Kueue"],
 )
 async def test_the_chart_grants_exactly_what_the_operator_calls(
     values: dict[str, Any], settings: Settings

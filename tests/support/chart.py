@@ -41,6 +41,7 @@ EVERYTHING: Json = {
     "runbooksUrl": "https://docs.example/lora/runbooks.html",
     "replicas": 2,
     "leaderElection": {"enabled": True, "leaseSeconds": 30},
+    "kueue": {"enabled": True, "apiVersion": "kueue.x-k8s.io/v1beta1"},
     "images": {
         "serving": {"VLLM": "registry.example/vllm@sha256:1", "TRANSFORMERS": "serve:1"},
         "pullSecrets": [{"name": "registry"}],

@@ -28,8 +28,10 @@ def gc(
         str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
     ] = "",
 ) -> None:
-    """List the releases of one object that are not kept, and what only they need; with --remove,
-    remove them. What a kept release, of any object in the scope, also needs stays.
+    """List the releases of one object that are not kept, and what only they need.
+
+    With --remove they are removed. What a release that stays, of any object in the scope, also
+    needs stays.
 
     The store does not know what serves: give its release with --keep.
     """
