@@ -145,24 +145,46 @@ def bytes_of(store: ObjectStore, garbage: Garbage) -> dict[str, int]:
 
 
 def collect(store: ObjectStore, name: str, garbage: Garbage, progress: ReportProgress) -> None:
-    """Remove it. What is gone already is no error."""
-    total = len(garbage.artifacts) + len(garbage.works) + len(garbage.releases)
-    for done, keys in enumerate(_keys(store, name, garbage), 1):
+    """Remove it. What is gone already is no error.
+
+    Manifests go first, so that nobody can build on these artifacts any more; what somebody has
+    published until then gets its manifest back and stays.
+    """
+    spared = _without_manifests(store, name, garbage)
+    removals = list(_removals(store, name, garbage, spared))
+    for done, (what, keys) in enumerate(removals, 1):
         for key in keys:
             store.delete(key)
-        progress(Progress(done=done, total=total, unit="things", message=f"removed {keys[-1]}"))
+        progress(Progress(done=done, total=len(removals), unit="removals", message=what))
 
 
-def _keys(store: ObjectStore, name: str, garbage: Garbage) -> Iterable[list[str]]:
+def _without_manifests(store: ObjectStore, name: str, garbage: Garbage) -> set[str]:
+    manifests = {d: store.read(layout.manifest(d)) for d in garbage.artifacts}
+    for digest in manifests:
+        store.delete(layout.manifest(digest))
+    wanted = {
+        f.record.release.artifact
+        for f in filed_releases(store)
+        if f.name != name or f.record.release.id not in garbage.releases
+    }
+    for digest, manifest in manifests.items():
+        if digest in wanted and manifest:
+            store.write(layout.manifest(digest), manifest.data)
+    return wanted
+
+
+def _removals(
+    store: ObjectStore, name: str, garbage: Garbage, spared: Collection[str]
+) -> Iterable[tuple[str, list[str]]]:
+    """What is removed, and the keys of it."""
     for digest in garbage.artifacts:
-        folder = layout.artifact(digest)
-        files = [f"{folder}/{stored.key}" for stored in store.below(folder).list()]
-        manifest = layout.manifest(digest)  # first: without it there is no artifact
-        yield [manifest, *(key for key in files if key != manifest)]
+        if digest not in spared:
+            folder = layout.artifact(digest)
+            yield folder, [f"{folder}/{stored.key}" for stored in store.below(folder).list()]
     for work in garbage.works:
-        yield list(work.keys)
+        yield work.keys[-1], list(work.keys)
     for release in garbage.releases:
-        yield [layout.release(name, release)]
+        yield f"release {release}", [layout.release(name, release)]
 
 
 def _works(filed: Iterable[Filed]) -> Iterable[Work]:

@@ -37,6 +37,8 @@ def follow_pin(view: View) -> Pin | None:
         return None
     if wanted := _of_deployment(view, release):
         return Pin(release, wanted)
+    if view.is_collecting:
+        return Pin(release)
     request = view.requests.recall(release)
     result, entry = _recalled(view, request.call), view.entry(Stage.RECALL, request.call.input_hash)
     is_forgotten = result is None and entry is not None and entry.state is StageState.SUCCEEDED

@@ -113,12 +113,14 @@ def _superseded_jobs(view: View, run: Run, rollout: Rollout) -> Iterator[DeleteJ
     """Jobs under way that this generation has no use for; finished ones are left to their TTL.
 
     A stage's Job is left alone until it is sure what is wanted: resolve may still find that the
-    new generation asks for the very same work.
+    new generation asks for the very same work. What collects is left to its end, which is near:
+    cut short it would leave half of what it removes.
     """
     wanted = {(e.name, e.input_hash) for e in current_stages(run, rollout)}
     for job in view.observed.jobs:
         is_under_way = job.ours and not (job.complete or job.failed or job.deleting)
         is_sure = run.knows_its_work or job.stage == Stage.RESOLVE
+        is_sure = is_sure and job.stage != Stage.COLLECT
         if is_under_way and is_sure and (job.stage, job.input_hash) not in wanted:
             yield DeleteJob(job.name, job.uid, "another piece of work has taken its place")
 

@@ -148,7 +148,7 @@ def _concluded(view: View, run: Run) -> Run:
     assert line is not None  # it is measured
     report = _follow_report(view, view.requests.report(line, known.pins, known.image))
     publish = view.requests.publish(line, known.pins, known.image)
-    if publish is None or not _report_is_over(report):
+    if publish is None or not _report_is_over(report) or view.is_collecting:
         return replace(run, report=report)
     return replace(run, report=report, publish=follow_probe(view, publish))
 

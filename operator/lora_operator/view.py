@@ -136,6 +136,14 @@ class View:
             if j.ours and not j.deleting and j.stage == stage and j.input_hash == input_hash
         ]
 
+    @property
+    def is_collecting(self) -> bool:
+        """Whether releases are being removed: no other may be taken up meanwhile."""
+        return any(
+            j.ours and j.stage == Stage.COLLECT and not (j.complete or j.failed)
+            for j in self.observed.jobs
+        )
+
     def is_due(self, entry: StageStatus) -> bool:
         """Whether a back-off is over; a clock that jumped back never prolongs one."""
         at = epoch_seconds(entry.next_try_at) or 0.0

@@ -386,6 +386,8 @@ class World:
             return self._recalled(request)
         if call.stage is Stage.COLLECT:
             kept = set(call.parameters["keep"])
+            assert self.service is None or self.service.release in kept
+            assert {d.release for d in self.deployments.values() if not d.gave_up} <= kept
             self.collected += sorted(set(self.records) - kept)
             self.records = {r: known for r, known in self.records.items() if r in kept}
             return result

@@ -82,3 +82,22 @@ def test_a_wiped_status_collects_nothing() -> None:
     world.status = {}
     world.settle()
     assert world.collected == collected
+
+
+def test_nothing_is_published_or_pinned_while_releases_are_removed() -> None:
+    world = world_with_releases(128, 64, **KEEP_TWO)
+    oldest = releases(world)[-1]
+    world.edit(**{"quantization.gptq": {"groupSize": 32}})
+    removal = world.run_until("collect").name
+    published = world.created.count("publish")
+    world.edit(**{"quantization.gptq": {"groupSize": 128}})  # back to what is being removed
+    world.rest()
+    assert removal in world.jobs, "it is left to its end"
+    assert world.created.count("publish") == published
+    world.edit(**{"serving.pin": oldest})
+    world.rest()
+    assert "recall" not in world.created
+    world.edit(**{"serving.pin": ""})
+    world.settle()
+    assert world.condition("Ready")[0] == "True"
+    assert world.status["serving"]["release"] == oldest

@@ -177,6 +177,26 @@ def test_a_good_successor_serves_or_was_given_up_for_lost_pods_and_one_of_both_a
 
 @PATIENT
 @given(steps=STEPS)
+def test_what_has_a_deployment_is_never_collected(
+    steps: list[tuple[Callable[[Turmoil, int], None], int]],
+) -> None:
+    """The world asserts it of each collection."""
+    world = serving_world(**{"artifact.keepReleases": 1})
+    turmoil = Turmoil(world)
+    for number, (event, choice) in enumerate(steps):
+        if number % 8 == 0:
+            world.edit(**{"quantization.gptq": {"groupSize": (32, 64, 128)[choice % 3]}})
+        event(turmoil, choice)
+    world.settle()
+    if world.condition("Ready")[0] != "True":
+        world.ask_for_a_retry("after the storm")
+        world.settle()
+    assert world.condition("Ready")[0] == "True", world.told()
+    assert len(world.status["releases"]) == 1
+
+
+@PATIENT
+@given(steps=STEPS)
 def test_the_candidate_search_ends_with_the_same_recipe(
     steps: list[tuple[Callable[[Turmoil, int], None], int]],
 ) -> None:

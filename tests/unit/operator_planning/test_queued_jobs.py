@@ -40,7 +40,7 @@ def test_why_a_job_is_not_admitted_is_told_and_days_in_a_queue_are_no_failure() 
     assert world.status["phase"] == "Quantizing"
     world.settle()
     assert world.condition("Ready")[0] == "True"
-    assert world.created.count("quantize") == 1
+    assert world.created.count("quantize:default") == 1
 
 
 @pytest.mark.fault("F21")
@@ -54,7 +54,7 @@ def test_a_job_that_is_evicted_again_and_again_stays_the_same_job() -> None:
     admit(world, name)
     world.settle()
     assert world.condition("Ready")[0] == "True"
-    assert world.created.count("quantize") == 1
+    assert world.created.count("quantize:default") == 1
 
 
 def test_a_job_that_a_person_suspended_says_so() -> None:

@@ -10,102 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_api import layout
-from lora_api.digests import canonical_json, digest_of
-from lora_api.jobcontract import Progress, Reason, Release, Stage, StageCall, StageResult
+from lora_api.jobcontract import Progress, Reason
 from lora_api.retention import kept_releases
-from lora_jobs.collecting import (
-    Filed,
-    Garbage,
-    Work,
-    bytes_of,
-    collect,
-    filed_releases,
-    find_garbage,
-    made_by,
-)
+from lora_jobs.collecting import Garbage, Work, bytes_of, collect, filed_releases, made_by
 from lora_jobs.errors import Refused
-from lora_jobs.stages.publish import ReleaseRecord
-from lora_jobs.store.actions import read_action, write_action
-from lora_jobs.store.artifacts import has_artifact, publish_artifact
-from lora_jobs.store.directory import DirectoryStore
+from lora_jobs.store.artifacts import has_artifact
 from lora_jobs.store.interface import ObjectStore
-
-LATER = 2.0e9
+from releasebucket import ReleaseBucket
 
 
 def silent(progress: Progress) -> None:
     """Nobody looks."""
 
 
-class Bucket:
-    """A scope with releases: each of an adapter (its merge) and a recipe (its quantize)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, DirectoryStore(folder / "store")
-
-    def call(self, stage: Stage, *what: int) -> StageCall:
-        """A piece of work."""
-        return StageCall(stage=stage, parameters={"of": list(what)})
-
-    def make(self, stage: Stage, *what: int) -> StageResult:
-        """Do it, unless it is done."""
-        call = self.call(stage, *what)
-        if found := read_action(self.store, call):
-            return found
-        digest = ""
-        if stage in (Stage.MERGE, Stage.QUANTIZE):
-            files = self.folder / f"{stage}-{'-'.join(map(str, what))}"
-            files.mkdir(exist_ok=True)
-            (files / "model.safetensors").write_text(f"{stage} {what}")
-            digest = publish_artifact(self.store, files)
-        result = StageResult(stage=stage, input_hash=call.input_hash, digest=digest)
-        return write_action(self.store, call, result, {})
-
-    def publish(self, name: str, adapter: int, recipe: int) -> str:
-        """A whole run; the release's id."""
-        merged = self.make(Stage.MERGE, adapter)
-        quantized = self.make(Stage.QUANTIZE, adapter, recipe)
-        measured = self.make(Stage.BENCHMARK, adapter, recipe)
-        self.store.write(layout.samples(measured.input_hash), b"{}")
-        release = Release(
-            id=digest_of([adapter, recipe])[7:15], artifact=quantized.digest, recipe={}
-        )
-        record = ReleaseRecord(
-            release=release,
-            candidate="default",
-            run_id="r",
-            pins={},
-            stages={
-                "merge": merged.input_hash,
-                "quantize/default": quantized.input_hash,
-                "benchmark/default": measured.input_hash,
-            },
-            measurements={},
-            provenance={},
-        )
-        key = layout.release(name, release.id)
-        self.store.write(key, canonical_json(record.to_json()))
-        self.store.write(layout.verdict(name, release.id, "g"), b"{}")
-        return release.id
-
-    def is_whole(self, filed: Filed) -> bool:
-        """Whether a release can serve, and a run with its inputs finds all of its work."""
-        record = filed.record
-        works = [Work(label.partition("/")[0], h) for label, h in record.stages.items()]
-        entries = all(self.store.head(w.keys[-1]) for w in works)
-        artifacts = {record.release.artifact, *(made_by(self.store)(w) for w in works)} - {""}
-        return entries and all(has_artifact(self.store, d) for d in artifacts)
-
-    def garbage(self, name: str, *keep: str, younger_than: float = LATER) -> Garbage:
-        """What would go."""
-        filed = filed_releases(self.store)
-        return find_garbage(filed, name, keep, younger_than, made_by(self.store))
-
-
 @contextmanager
-def bucket() -> Iterator[Bucket]:
+def bucket() -> Iterator[ReleaseBucket]:
     with tempfile.TemporaryDirectory() as folder:
-        yield Bucket(Path(folder))
+        yield ReleaseBucket(Path(folder))
 
 
 class Cut(Exception):
@@ -170,9 +91,20 @@ def test_an_adapter_s_merged_model_stays_while_another_recipe_of_it_does() -> No
         old, new = b.publish("one", 1, 128), b.publish("one", 1, 32)
         garbage = b.garbage("one", new)
         assert garbage.releases == (old,)
-        assert [w.stage for w in garbage.works] == ["quantize", "benchmark"]
+        assert {w.stage for w in garbage.works} == {"quantize", "benchmark"}
         assert len(garbage.artifacts) == 1
         assert bytes_of(b.store, garbage)[garbage.artifacts[0]] > 0
+
+
+def test_what_somebody_publishes_meanwhile_stays_whole() -> None:
+    with bucket() as b:
+        b.publish("one", 1, 128)
+        new = b.publish("one", 2, 128)
+        garbage = b.garbage("one", new)
+        b.publish("two", 1, 128)  # the same bytes, after the look and before the removal
+        collect(b.store, "one", garbage, silent)
+        (two,) = [f for f in filed_releases(b.store) if f.name == "two"]
+        assert has_artifact(b.store, two.record.release.artifact)
 
 
 def test_young_releases_and_verdicts_stay() -> None:
