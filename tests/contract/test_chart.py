@@ -132,6 +132,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         runbooks_url="https://docs.example/lora/runbooks.html",
         lease=LeaseName(NAMESPACE, "models-operator"),
         lease_seconds=30,
+        kueue_api_version="kueue.x-k8s.io/v1beta1",
         pod_network=PodNetwork(
             egress_ports=(9000,),
             egress_cidrs=("10.1.0.0/16",),

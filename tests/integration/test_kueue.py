@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from api_server import install_crd
 from chart import chart_rules
 from kubectl import Kubectl
 from kueue import API_VERSION, condition, workload_definition, workload_of
@@ -24,9 +25,7 @@ LABELS = {"jobs.defaults.labels": {"kueue.x-k8s.io/queue-name": QUEUE}}
 
 @pytest.fixture
 def stage(control_plane: ControlPlane, kubectl: Kubectl, tmp_path: Path) -> Iterator[OperatorStage]:
-    definition = json.dumps(workload_definition())  # too large for a client-side apply
-    kubectl("apply", "--server-side", "-f", "-", stdin=definition)
-    kubectl("wait", "--for=condition=Established", "crd/workloads.kueue.x-k8s.io", "--timeout=60s")
+    install_crd(kubectl, workload_definition())
     running = OperatorStage(control_plane, kubectl, tmp_path, KUEUE_API_VERSION=API_VERSION)
     grant(running.kubectl, chart_rules({"kueue": {"enabled": True}}))
     with running:

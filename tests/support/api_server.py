@@ -1,8 +1,12 @@
 """A real API server with our kind: etcd, kube-apiserver, controller-manager; no node, no root."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from kubectl import Kubectl
 from localcluster import tools
@@ -25,14 +29,17 @@ def admin(plane: ControlPlane) -> Kubectl:
     return Kubectl((str(tools.hyperkube()), "kubectl"), plane.kubeconfig)
 
 
-def install_crd(kubectl: Kubectl) -> None:
-    """Apply our CRD and wait until it is served."""
-    kubectl("apply", "--server-side", "-f", str(_REPOSITORY / "crds/loradeployments.yaml"))
+def install_crd(kubectl: Kubectl, definition: dict[str, Any] | None = None) -> None:
+    """Apply a CRD, ours if no other is given, and wait until it is served."""
+    ours = (_REPOSITORY / "crds/loradeployments.yaml").read_text()
+    document = definition or yaml.safe_load(ours)
+    kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(document))
+    name = document["metadata"]["name"]
     # Not `kubectl wait`: it fails on a CRD that has no conditions yet.
-    wait_until("the CRD", lambda: _is_established(kubectl), seconds=30)
+    wait_until("the CRD", lambda: _is_established(kubectl, name), seconds=30)
 
 
-def _is_established(kubectl: Kubectl) -> bool:
-    crd = kubectl.get("crd", "loradeployments.lora-operator.dev")
+def _is_established(kubectl: Kubectl, name: str) -> bool:
+    crd = kubectl.get("crd", name)
     conditions = crd.get("status", {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -15,14 +15,13 @@ API_VERSION = "kueue.x-k8s.io/v1beta2"
 
 
 def workload_definition() -> dict[str, Any]:
-    """The CustomResourceDefinition, without the conversion webhook that is not here to be asked."""
+    """The CustomResourceDefinition, without the conversion webhook, which is not here."""
     with lock("kueue"):
         found = json.loads(run(find_go(), "mod", "download", "-json", MODULE))
     assert found["Sum"] == SUM, "this is another module than was looked at"
     folder = Path(found["Dir"], "config/components/crd/bases")
-    definition: dict[str, Any] = yaml.safe_load(
-        (folder / "kueue.x-k8s.io_workloads.yaml").read_text()
-    )
+    text = (folder / "kueue.x-k8s.io_workloads.yaml").read_text()
+    definition: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)  # large
     definition["spec"].pop("conversion", None)
     return definition
 
