@@ -10,7 +10,16 @@ from typing import Any, Self
 from lora_api.base import ApiModel
 from lora_api.runtimes import Runtime
 from lora_api.scoring import Scorer
-from lora_api.spec import Awq, GeneralSet, Gptq, LossOn, QuantizationMethod, RecordFormat, Spec
+from lora_api.spec import (
+    Awq,
+    BaseWeights,
+    GeneralSet,
+    Gptq,
+    LossOn,
+    QuantizationMethod,
+    RecordFormat,
+    Spec,
+)
 
 
 class Hashed(ApiModel):
@@ -22,16 +31,20 @@ class Hashed(ApiModel):
 
 
 class MergeParameters(Hashed):
-    """How adapters are summed."""
+    """How adapters are summed, and what they are added to."""
 
     weights: tuple[str, ...] = ()
     """Of adapter0, adapter1, ... as decimals without needless zeros; empty where all are 1."""
+    base_weights: BaseWeights = BaseWeights.ORIGINAL
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
         """The parameters of a spec; equal numbers give equal parameters, however written."""
         weights = tuple(_plain(adapter.weight or "1") for adapter in spec.adapters)
-        return cls(weights=weights if set(weights) != {"1"} else ())
+        return cls(
+            weights=weights if set(weights) != {"1"} else (),
+            base_weights=spec.merge.base_weights,
+        )
 
     def weight(self, index: int) -> float:
         """The weight of an adapter."""

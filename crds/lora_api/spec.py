@@ -116,6 +116,22 @@ class Benchmark(ApiModel):
     """Any new value measures again."""
 
 
+class BaseWeights(StrEnum):
+    """What an adapter is added to."""
+
+    ORIGINAL = "Original"
+    DEQUANTIZED_NF4 = "DequantizedNF4"
+
+
+class Merge(ApiModel):
+    """How adapters and base become one model."""
+
+    base_weights: BaseWeights = BaseWeights.ORIGINAL
+    """`DequantizedNF4` for adapters that QLoRA trained: the linear layers of `baseModel`, which is
+    the 16-bit one here too, go through NF4 (blocks of 64, double quantization) first, so that the
+    adapter finds the base that it was trained on."""
+
+
 class ArtifactPlace(ApiModel):
     """The bucket and prefix of the store."""
 
@@ -328,6 +344,7 @@ class ObjectSpec(ApiModel):
     adapters: Annotated[
         list[ListedAdapter], Field(min_length=1, max_length=8, json_schema_extra=atomic())
     ]
+    merge: Merge = Merge()
     quantization: Quantization
     evaluation: Evaluation
     benchmark: Benchmark = Benchmark()

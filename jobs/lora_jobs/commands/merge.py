@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lora_api.base import DECIMAL
+from lora_api.spec import BaseWeights
 
 
 def merge(
@@ -27,6 +28,9 @@ def merge(
         list[str] | None,
         typer.Option(help="What each --adapter is multiplied by, e.g. 0.5; one for each, or none."),
     ] = None,
+    base_weights: Annotated[
+        BaseWeights, typer.Option(help="DequantizedNF4 for adapters trained by QLoRA.")
+    ] = BaseWeights.ORIGINAL,
     force: Annotated[bool, typer.Option(help="Replace a model that is at --output.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -48,7 +52,7 @@ def merge(
     target = output.with_name(output.name + ".new") if force else output
     shutil.rmtree(target, ignore_errors=True) if force else None
     with progress_bar() as progress:
-        report = merge_adapters(base, adapters, target, progress)
+        report = merge_adapters(base, adapters, target, progress, base_weights)
     if force:
         shutil.rmtree(output, ignore_errors=True)
         target.rename(output)

@@ -3,10 +3,11 @@
 `adapter` reads what an adapter changes: its tensors by `keys`, how strongly by `scaling`, and
 whether config and weights agree by `announced`; `variants` refuses what is not merged. `changes`
 sums adapters, `plan` matches them with the base's tensors (`orientation`: which way round they are
-stored), `companions` and `documents` choose and correct the files that travel along; `blocks` makes
-the output's bytes from `updates` with the arithmetic of `tensors`, `headers` and `hashedfile` write
-and hash them, `write` runs it all. What is not understood is refused by name: a merge that silently
-drops a key serves the base model under the adapter's name.
+stored; `qlora`: which go through `nf4` first), `companions` and `documents` choose and correct the
+files that travel along; `blocks` makes the output's bytes from `updates` with the arithmetic of
+`tensors`, `headers` and `hashedfile` write and hash them, `write` runs it all. What is not
+understood is refused by name: a merge that silently drops a key serves the base model under the
+adapter's name.
 """
 
 import os

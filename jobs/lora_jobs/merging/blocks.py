@@ -17,6 +17,7 @@ from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.merging.hashedfile import Block
 from lora_jobs.merging.matrices import read_exactly, read_rows
+from lora_jobs.merging.nf4 import BLOCK, largest_magnitudes, stored_scales, through_nf4
 from lora_jobs.merging.plan import Task
 from lora_jobs.merging.report import Effect
 from lora_jobs.merging.tensors import (
@@ -77,7 +78,9 @@ class _Merge:
         self._rows = math.prod(task.shape) // max(self._columns, 1)
         self._update = open_update(task, stack)
         self._before = stack.enter_context(task.before.file.open("rb"))
-        self._is_sum = task.source == task.before and not (task.magnitude or task.rows)
+        is_changed = task.magnitude or task.rows or task.is_nf4
+        self._is_sum = task.source == task.before and not is_changed
+        self._nf4_scales = self._scales_of_nf4() if task.is_nf4 else None
 
     def blocks(self) -> Iterator[Block]:
         """The merged bytes."""
@@ -92,7 +95,7 @@ class _Merge:
         """The rounded bytes of some rows; `scales` are DoRA's, where they are by column."""
         task = self._task
         raw = self._read(self._source, task.source, first, count)
-        weights = widen(raw, task.source.dtype, (count, self._columns))
+        weights = self._widened(raw, first, count)
         total, delta_squared = self._sum(weights, first)
         if scales is not None:
             total *= scales
@@ -109,6 +112,31 @@ class _Merge:
         else:
             self._compare(rounded, total, first)
         return rounded
+
+    def _widened(self, raw: Raw, first: int, count: int) -> Float32:
+        """Rows of the source as the adapter saw them."""
+        dtype, shape = self._task.source.dtype, (count, self._columns)
+        weights = widen(raw, dtype, shape)
+        if self._nf4_scales is None:
+            return weights
+        blocks = self._columns // BLOCK
+        scales = self._nf4_scales[first * blocks : (first + count) * blocks]
+        return widen(narrow(through_nf4(weights, scales), dtype), dtype, shape)
+
+    def _scales_of_nf4(self) -> Float32:
+        """Of the whole tensor: its scales are quantized together, so it is gone through first."""
+        source = self._task.source
+        magnitudes = [
+            largest_magnitudes(
+                widen(
+                    self._read(self._source, source, first, count),
+                    source.dtype,
+                    (count, self._columns),
+                )
+            )
+            for first, count in self._row_blocks()
+        ]
+        return stored_scales(np.concatenate(magnitudes))
 
     def _sum(self, weights: Float32, first: int) -> tuple[Float64, float]:
         """Weights + update, and the sum of the update's squares."""

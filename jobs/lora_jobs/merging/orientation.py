@@ -15,6 +15,11 @@ _CONV1D_MODELS = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clv
 _CONV1D_LAYERS = ("c_attn", "q_attn", "c_proj", "c_fc")
 
 
+def is_conv1d_model(config: Mapping[str, Any]) -> bool:
+    """Whether the base is of a kind whose layers are Conv1D."""
+    return config.get("model_type") in _CONV1D_MODELS
+
+
 def is_stored_transposed(
     term: Term, name: str, shape: tuple[int, ...], config: Mapping[str, Any]
 ) -> bool | None:
@@ -33,7 +38,7 @@ def is_stored_transposed(
         Refused: Both do, in a model that is not known here.
     """
     target, wanted = term.target, term.shape
-    is_known = config.get("model_type") in _CONV1D_MODELS
+    is_known = is_conv1d_model(config)
     is_conv1d = is_known and name.removesuffix(".weight").rpartition(".")[2] in _CONV1D_LAYERS
     is_transposed = target.is_embedding or is_conv1d
     if not is_transposed and target.fan_in_fan_out and not is_known:

@@ -37,6 +37,7 @@ class Task:
         biases: Added to it.
         rows: Take the place of some rows.
         is_transposed: The weight is stored as (in, out), as Conv1D and embeddings do.
+        is_nf4: The source goes through NF4 before anything is added.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     biases: tuple[BiasTerm, ...] = ()
     rows: TokenRows | None = None
     is_transposed: bool = False
+    is_nf4: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,7 +70,8 @@ class Task:
     @property
     def is_copied(self) -> bool:
         """Whether it stays as it is."""
-        return not (self.terms or self.biases or self.rows) and self.source == self.before
+        changes = self.terms or self.biases or self.rows or self.is_nf4
+        return not changes and self.source == self.before
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class MergePlan:
     def copied(self) -> int:
         """How many stay as they are."""
         return len(self.tasks) - self.merged
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is the weight of a layer that looks tokens up, as far as names tell."""
+    return name.removesuffix(".weight").endswith(_EMBEDDINGS)
 
 
 def plan_merge(base: Base, adapters: Sequence[Weighted], config: Mapping[str, Any]) -> MergePlan:
@@ -223,7 +231,7 @@ def _task(name: str, change: Change, before: TensorEntry | None, config: Mapping
                 f"{tensor.name} is {tensor.dtype}; only {', '.join(ITEM_BYTES)} can be merged: "
                 "name the 16-bit base model",
             )
-    is_vocabulary = is_head(name) or name.removesuffix(".weight").endswith(_EMBEDDINGS)
+    is_vocabulary = is_head(name) or is_embedding(name)
     is_resized = is_vocabulary and source.shape[1:] == before.shape[1:]
     if source.shape != before.shape and not is_resized:
         raise _mismatch(name, before.shape, source.shape, hint)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lora_api.jobcontract import Progress
+from lora_api.spec import BaseWeights
 from lora_jobs.context import ReportProgress
 from lora_jobs.merging.adapter import read_adapter
 from lora_jobs.merging.blocks import blocks_of, copied_blocks
@@ -18,6 +19,7 @@ from lora_jobs.merging.companions import Companions, plan_companions, read_confi
 from lora_jobs.merging.hashedfile import HashedFile, WrittenFile
 from lora_jobs.merging.headers import header_of
 from lora_jobs.merging.plan import MergePlan, Task, plan_merge
+from lora_jobs.merging.qlora import with_nf4_base
 from lora_jobs.merging.report import (
     NO_EFFECT,
     Effect,
@@ -31,7 +33,11 @@ Through = Callable[[int], None]
 
 
 def merge_adapters(
-    base: Path, adapters: Sequence[tuple[Path, float]], output: Path, progress: ReportProgress
+    base: Path,
+    adapters: Sequence[tuple[Path, float]],
+    output: Path,
+    progress: ReportProgress,
+    base_weights: BaseWeights = BaseWeights.ORIGINAL,
 ) -> MergeReport:
     """Merge LoRA adapters into their base.
 
@@ -43,6 +49,7 @@ def merge_adapters(
         adapters: Folder of each PEFT adapter, and its weight in the sum.
         output: Folder to make; it must not exist or be empty.
         progress: Told the bytes that are through, of all tensors.
+        base_weights: What the adapters were trained on.
 
     Raises:
         Refused: An adapter does not belong to the base or cannot be merged; nothing is left.
@@ -51,6 +58,8 @@ def merge_adapters(
     parsed = [Weighted(read_adapter(adapter), weight) for adapter, weight in adapters]
     config = read_config(base)
     plan = plan_merge(tensors_of(base), parsed, config)
+    if base_weights is BaseWeights.DEQUANTIZED_NF4:
+        plan = with_nf4_base(plan, config)
     companions = plan_companions(base, [folder for folder, _ in adapters], config, plan)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -34,7 +34,8 @@ def check_base(source: Source) -> None:
         raise Refused(
             Reason.INVALID_INPUT,
             f"{source.uri} is quantized already ({method or 'unknown method'}); name the 16-bit "
-            "base model",
+            "base model that it was made of, and where the adapter was trained on it in NF4 "
+            "(QLoRA), set merge.baseWeights: DequantizedNF4",
         )
 
 

@@ -22,7 +22,8 @@ def run(context: StageContext) -> StageResult:
         (context.inputs.source(name), parameters.weight(index))
         for index, name in enumerate(sorted(n for n in call.parents if n.startswith("adapter")))
     ]
-    report = merge_adapters(context.inputs.source("base"), adapters, folder, context.progress)
+    base, weights = context.inputs.source("base"), parameters.base_weights
+    report = merge_adapters(base, adapters, folder, context.progress, weights)
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,

@@ -327,6 +327,15 @@ def test_another_weight_merges_again_however_it_is_written() -> None:
     assert run_id(half, PINS, "image") != run_id(adapters(None, None), PINS, "image")
 
 
+def test_another_base_of_the_adapter_is_another_merge_and_another_run() -> None:
+    plain, qlora = (
+        World().to_the_end(spec(**{"merge.baseWeights": w})) for w in ("Original", "DequantizedNF4")
+    )
+    assert plain.done[0][0].parameters == {}
+    assert qlora.done[0][0].parameters == {"baseWeights": "DequantizedNF4"}
+    assert plain.release != qlora.release
+
+
 @pytest.mark.parametrize("weight", ["-1", "1e3", ".5", "half", ""])
 def test_a_weight_that_is_no_decimal_is_refused(weight: str) -> None:
     with pytest.raises(ValueError, match="weight"):
