@@ -7,7 +7,7 @@ from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import recipes
 from lora_api.parameters import method_of
 from lora_api.report import Fact, Formula, SpeedRecord
-from lora_api.spec import Gptq, Spec, parse_spec
+from lora_api.spec import BaseWeights, Gptq, Spec, parse_spec
 
 FORMULAS = (
     Formula(metric="Perplexity", unit="1", formula="exp(mean negative log-likelihood per scored "
@@ -66,13 +66,8 @@ def protocol(
     if spec:
         asked = parse_spec(dict(spec))
         sets = "the task set" + (" and the general set" if asked.evaluation.general else "")
-        adapters = len(asked.adapters)
         said += [
-            Fact(
-                name="merge",
-                text=f"{'The adapter is' if adapters == 1 else f'{adapters} adapters are'} added "
-                "to the base's weights in 32-bit arithmetic with one rounding to the base's type.",
-            ),
+            Fact(name="merge", text=_merge_text(asked)),
             Fact(name="quantization", text=_quantization_text(asked, candidate)),
             Fact(
                 name="quality",
@@ -94,6 +89,16 @@ def protocol(
     if "noiseFloor" in floor:
         said.append(Fact(name="noise floor", text=f"{floor['noiseFloor']}."))
     return said
+
+
+def _merge_text(asked: Spec) -> str:
+    adapters = len(asked.adapters)
+    is_nf4 = asked.merge.base_weights is BaseWeights.DEQUANTIZED_NF4
+    return (
+        f"{'The adapter is' if adapters == 1 else f'{adapters} adapters are'} added to the base's "
+        f"weights{', whose linear layers went through NF4 first,' if is_nf4 else ''} in 64-bit "
+        "arithmetic with one rounding to the base's type."
+    )
 
 
 def _quantization_text(asked: Spec, candidate: str) -> str:
