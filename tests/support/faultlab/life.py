@@ -57,14 +57,14 @@ class Part:
         adapter: What the object asks for.
         ready: Status and reason of Ready at its end.
         before: The adapter that serves already, None at the beginning of the life.
-        detour: A spec that is asked for in between, until nothing happens any more.
+        detours: Specs by name, each asked for until nothing happens any more, and then taken back.
     """
 
     name: str
     adapter: str
     ready: tuple[str, str]
     before: str | None = None
-    detour: Json | None = field(default=None, hash=False)
+    detours: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
 
 FIRST = Part("first release", "good", ("True", ""))
@@ -85,7 +85,8 @@ class Outcome:
     Attributes:
         end: All objects of the namespace, without what differs from run to run.
         trouble: What did not hold: safety, liveness, silence, or a log that is not clean.
-        refused: Why the API server refused the detour.
+        after: The end of each detour that was taken, by its name: all objects again.
+        refused: Why the API server refused a detour, by its name.
         ran: Working stages that did work.
         pods: How many pods ran, by working stage.
     """
@@ -94,7 +95,8 @@ class Outcome:
     fault: Fault
     end: Json = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
-    refused: str = ""
+    after: dict[str, Json] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     trace: list[Point] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     told: list[tuple[Json, bool]] = field(default_factory=list)
@@ -170,17 +172,9 @@ class Laboratory:
             fault: What goes wrong.
             zygote: Of another operator than the laboratory's own.
         """
-        if part.detour is not None and (refused := await self._refusal_of(part.detour)):
-            return Outcome(part, fault, refused=refused)
         async with self._limit:
             namespace = f"life-{next(self._numbers)}"
             return await _Case(self, part, fault, namespace, zygote or self.zygote).live()
-
-    async def _refusal_of(self, spec: Json) -> str:
-        """What the API server would say, where it would refuse."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/default/{PLURAL}/{NAME}"
-        status, found = await self.api.apply(path, _object_of(spec), dry_run=True)
-        return "" if status < 300 else str(found["message"])
 
     async def _grant(self) -> str:
         """An account with the chart's rights everywhere; returns its token."""
@@ -258,11 +252,9 @@ class _Case:
             async with proxy.operator as operator:
                 try:
                     await self._prepare(proxy)
-                    await self._take_detour()
-                    await self._apply(good_spec(self._part.adapter))
-                    await self._until(*self._part.ready)
-                    await self._until_one_release()
-                    await self._until_silent()
+                    for name, spec in self._part.detours.items():
+                        await self._take_detour(name, spec)
+                    await self._go_to_the_end()
                 except TimeoutError as late:
                     outcome.trouble.append(f"never: {late}")
                 outcome.restarts, outcome.log = operator.restarts, operator.log
@@ -284,19 +276,27 @@ class _Case:
                 seen.clear()
         proxy.begin(self._outcome.fault)
 
-    async def _take_detour(self) -> None:
-        if self._part.detour is None:
-            return
+    async def _go_to_the_end(self) -> None:
+        await self._apply(good_spec(self._part.adapter))
+        await self._until(*self._part.ready)
+        await self._until_one_release()
+        await self._until_silent()
+
+    async def _take_detour(self, name: str, spec: Json) -> None:
         # Over an object that is there more is refused than of a new one: a null is a value then.
-        path, detour = self._path(), _object_of(self._part.detour)
-        status, found = await self._lab.api.apply(path, detour, dry_run=True)
+        status, found = await self._lab.api.apply(self._path(), _object_of(spec), dry_run=True)
         if status >= 300:
-            self._outcome.refused = str(found["message"])
+            self._outcome.refused[name] = str(found["message"])
             return
-        await self._apply(self._part.detour)
-        await self._poll(f"an answer to generation {self._generation}", self._is_seen)
-        # What is denied is tried again and again, later and later; nothing else may happen.
-        await self._until_silent(lambda: len(self._watchman.trace))
+        try:
+            await self._apply(spec)
+            await self._poll(f"an answer to generation {self._generation}", self._is_seen)
+            # What is denied is tried again and again, later and later; nothing else may happen.
+            await self._until_silent(lambda: len(self._watchman.trace))
+            await self._go_to_the_end()
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}, with or after {name}") from late
+        self._outcome.after[name] = await self._end_state()
 
     async def _apply(self, spec: Json) -> None:
         status, found = await self._lab.api.apply(self._path(), _object_of(spec))
