@@ -41,7 +41,7 @@ def quantize(
     from lora_api.spec import QuantizationMethod, RecordFormat
     from lora_jobs.byhand import empty_folder, progress_bar
     from lora_jobs.datasets.records import read_records
-    from lora_jobs.quantizing.gptq import quantize_model
+    from lora_jobs.quantizing.lowbits import quantize_model
     from lora_jobs.quantizing.rows import rows_for_model
 
     if method not in ("GPTQ", "AWQ"):

@@ -8,7 +8,7 @@ from lora_jobs.context import StageContext
 from lora_jobs.datasets.overlap import refuse_overlap
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.quantizing.checkpoints import Mirror
-from lora_jobs.quantizing.gptq import quantize_model
+from lora_jobs.quantizing.lowbits import quantize_model
 from lora_jobs.quantizing.rows import rows_for_model
 from lora_jobs.termination import longer_grace
 

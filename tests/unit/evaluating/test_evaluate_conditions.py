@@ -264,7 +264,7 @@ def test_a_widened_layer_has_the_weights_that_its_codes_stand_for(
     from safetensors.torch import load_file
 
     from lora_jobs.evaluating.models import causal_model
-    from lora_jobs.quantizing.gptq import quantize_model
+    from lora_jobs.quantizing.lowbits import quantize_model
 
     rows = [[(7 * i + j) % 300 + 2 for j in range(64)] for i in range(8)]
     quantize_model(

@@ -8,36 +8,19 @@ import pytest
 
 from lora_api.jobcontract import Progress
 from lora_api.spec import QuantizationMethod
-from lora_jobs.datasets.records import read_records
-from lora_jobs.quantizing.rows import rows_for_model
 from lora_jobs.weightfiles import tensors_of, weights_bytes
 from roundedmodel import divergence, log_probabilities, round_to_nearest
 from stagecontexts import digest_of_folder
-from tinyllama import sentences, write_llama, write_texts
 
 pytestmark = pytest.mark.model
 
 GROUP_SIZE = 32
-MARKER = "Zyzzyva-7731"
-"""A word of the calibration set that is nowhere else."""
 COLUMN_OF_NIBBLE = (0, 2, 4, 6, 1, 3, 5, 7)
 """AWQ's order: the lowest four bits of a word are column 0, the next ones column 2, ..."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("model") / "merged")
-
-
-@pytest.fixture(scope="module")
-def rows(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
-    texts = [f"{MARKER} {text}" for text in sentences(60)]
-    records = read_records(write_texts(tmp_path_factory.mktemp("data") / "c.jsonl", *texts))
-    return rows_for_model(model, [records], samples=8, sequence_length=64, seed=0)
-
-
 def quantized(model: Path, rows: list[list[int]], output: Path) -> tuple[Any, list[Progress]]:
-    from lora_jobs.quantizing.gptq import quantize_model
+    from lora_jobs.quantizing.lowbits import quantize_model
 
     seen: list[Progress] = []
     report = quantize_model(
@@ -68,9 +51,9 @@ def test_equal_inputs_give_equal_digests(
     assert digest_of_folder(tmp_path / "again") == digest_of_folder(artifact)
 
 
-def test_no_file_holds_calibration_text_or_paths(artifact: Path) -> None:
+def test_no_file_holds_calibration_text_or_paths(artifact: Path, marker: str) -> None:
     for file in artifact.rglob("*"):
-        for leak in (MARKER, "/tmp/", "gptq-"):
+        for leak in (marker, "/tmp/", "gptq-"):
             assert leak.encode() not in file.read_bytes(), (file.name, leak)
 
 

@@ -19,24 +19,10 @@ from tinyllama import sentences, write_llama, write_texts
 pytestmark = pytest.mark.model
 
 GROUP_SIZE = 32
-MARKER = "Zyzzyva-7731"
-"""A word of the calibration set that is nowhere else."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("model") / "merged")
-
-
-@pytest.fixture(scope="module")
-def rows(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
-    texts = [f"{MARKER} {text}" for text in sentences(60)]
-    records = read_records(write_texts(tmp_path_factory.mktemp("data") / "c.jsonl", *texts))
-    return rows_for_model(model, [records], samples=16, sequence_length=64, seed=0)
 
 
 def quantized(model: Path, rows: list[list[int]], output: Path) -> tuple[Any, list[Progress]]:
-    from lora_jobs.quantizing.gptq import quantize_model
+    from lora_jobs.quantizing.lowbits import quantize_model
 
     seen: list[Progress] = []
     report = quantize_model(
@@ -62,13 +48,13 @@ def test_equal_inputs_give_equal_digests_and_other_inputs_do_not(
 
 
 def test_no_file_holds_calibration_text_token_ids_or_paths(
-    artifact: Path, rows: list[list[int]], tmp_path: Path
+    artifact: Path, rows: list[list[int]], marker: str, tmp_path: Path
 ) -> None:
     ids = ", ".join(map(str, rows[0][:8]))
     packed = ",".join(map(str, rows[0][:8]))
     for file in artifact.rglob("*"):
         content = file.read_bytes()
-        for leak in (MARKER, ids, packed, "/tmp/", "gptq-", str(tmp_path.parent)):
+        for leak in (marker, ids, packed, "/tmp/", "gptq-", str(tmp_path.parent)):
             assert leak.encode() not in content, (file.name, leak)
 
 
@@ -123,7 +109,7 @@ def test_the_report_tells_of_every_module_and_the_progress_of_every_layer(
 
 
 def test_a_shape_that_does_not_divide_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    from lora_jobs.quantizing.gptq import quantize_model
+    from lora_jobs.quantizing.lowbits import quantize_model
 
     model = write_llama(tmp_path / "odd", intermediate=288)
     with pytest.raises(Refused, match=r"down_proj has 288") as refused:
