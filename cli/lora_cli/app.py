@@ -25,6 +25,7 @@ from lora_cli.gitops import git_patch, owner_of
 from lora_cli.kubectl import Kubectl, KubectlError
 from lora_cli.story import (
     UnreadableStatus,
+    kept_of,
     log_of,
     releases_of,
     status_of,
@@ -162,6 +163,29 @@ def releases(
         _print_json([{**release.to_json(), "serves": serves} for release, serves in found])
     else:
         Console().print(render.releases(found) if found else f"{name} has no release yet")
+
+
+@app.command()
+def gc(
+    name: Name,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+    output: Form = Output.TABLE,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="As if artifact.keepReleases were this.")
+    ] = None,
+) -> None:
+    """Show which releases stay in the bucket, and which go. It removes nothing.
+
+    The operator removes what goes, by artifact.keepReleases, once it is 7 days old.
+    """
+    document = Kubectl(namespace, context, kubeconfig).lora(name)
+    found = kept_of(document["spec"], status_of(document), keep)
+    if output is Output.JSON:
+        _print_json([{**release.to_json(), "stays": why} for release, why in found])
+    else:
+        Console().print(render.kept(found) if found else f"{name} has no release yet")
 
 
 @app.command()

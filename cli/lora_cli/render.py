@@ -101,6 +101,16 @@ def releases(found: Iterable[tuple[ReleaseStatus, bool]]) -> Table:
     return table
 
 
+def kept(found: Iterable[tuple[ReleaseStatus, str]]) -> Table:
+    """Releases, newest first, and why each stays, if it does."""
+    table = _table("NUMBER", "RELEASE", "CREATED", "STAYS")
+    for release, why in found:
+        table.add_row(
+            str(release.number), release.id, release.created_at, why or Text("goes", style="yellow")
+        )
+    return table
+
+
 def runbook(reason: str, entry: Runbook) -> RenderableType:
     """What a reason means, how to look, how to fix it."""
     parts: list[RenderableType] = [Text(reason, style="bold"), Text(entry.means)]

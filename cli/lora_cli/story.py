@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from lora_api.base import ApiModel
 from lora_api.conditions import Condition, ConditionReason, ConditionStatus, ConditionType
 from lora_api.jobcontract import OCCASIONAL_STAGES, Stage
+from lora_api.retention import kept_releases
 from lora_api.status import (
     GateStatus,
     Phase,
@@ -130,6 +131,30 @@ def releases_of(status: Status) -> list[tuple[ReleaseStatus, bool]]:
     """The releases, newest first, and whether each is the one that serves."""
     serving = status.serving.release if status.serving else ""
     return [(r, r.id == serving) for r in status.releases]
+
+
+def kept_of(
+    spec: Mapping[str, Any], status: Status, keep: int | None = None
+) -> list[tuple[ReleaseStatus, str]]:
+    """The releases, newest first, and why each stays in the bucket; empty for what goes.
+
+    Args:
+        spec: As it is.
+        status: The object's.
+        keep: In place of `artifact.keepReleases`.
+    """
+    keep = keep if keep is not None else spec.get("artifact", {}).get("keepReleases")
+    serving = status.serving
+    used = {
+        "serves": serving.release if serving else "",
+        "comes up": serving.candidate if serving else "",
+        "pinned": spec.get("serving", {}).get("pin", ""),
+    }
+    ids = [r.id for r in status.releases]
+    newest = set(ids) if keep is None else set(kept_releases(ids, keep, ()))
+    why = {i: "kept, nothing is ever removed" if keep is None else "newest" for i in newest}
+    why |= {release: word for word, release in used.items() if release}
+    return [(r, why.get(r.id, "")) for r in status.releases]
 
 
 def _what_decides(ready: Condition | None, reconciling: Condition | None) -> Condition | None:

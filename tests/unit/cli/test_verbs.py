@@ -72,6 +72,26 @@ def test_releases_mark_what_serves(tmp_path: Path) -> None:
     assert last.split()[:3] == ["*", "1", found["id"]]
 
 
+def test_gc_tells_what_stays_and_why_and_removes_nothing(tmp_path: Path) -> None:
+    world = serving_world()
+    for size in (64, 32):
+        world.edit(**{"quantization.gptq": {"groupSize": size}})
+        world.settle()
+    world.edit(**{"quantization.gptq": {"groupSize": 128}})
+    world.settle()
+    kubectl = recorded(tmp_path, world)
+    newest, middle, oldest = (r["id"] for r in world.status["releases"])
+
+    def stays(*options: str) -> dict[str, str]:
+        shown = json.loads(kubectl.plugin("gc", "demo", "-o", "json", *options)["out"])
+        return {release["id"]: release["stays"] for release in shown}
+
+    assert all(stays().values()), "nothing goes where no number is given"
+    assert stays("--keep", "1") == {newest: "newest", middle: "", oldest: "serves"}
+    lines = kubectl.plugin("gc", "demo", "--keep", "1")["out"].splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["newest", "goes", "serves"]
+
+
 def test_a_log_is_kubectls_own_of_the_stages_job(tmp_path: Path) -> None:
     world = PHASES["running-quantize"].story()
     kubectl = recorded(tmp_path, world)
