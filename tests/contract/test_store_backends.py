@@ -1,6 +1,7 @@
 """The promises of `ObjectStore`, on a folder and on a real S3 server alike."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 
 from buckets import make_bucket
 from localcluster.s3 import S3Server
+from lora_api import layout
 from lora_api.connections import S3Connection
 from lora_api.digests import FileDigest, artifact_digest
+from lora_api.jobcontract import Stage
+from lora_jobs.collecting import filed_releases
 from lora_jobs.errors import StageError
+from lora_jobs.stages import collect
 from lora_jobs.store.artifacts import (
     fetch_artifact,
     has_artifact,
@@ -22,6 +27,8 @@ from lora_jobs.store.artifacts import (
 from lora_jobs.store.directory import DirectoryStore
 from lora_jobs.store.hashing import PART_BYTES, hash_file
 from lora_jobs.store.interface import ObjectChanged, ObjectMissing, ObjectStore
+from releasebucket import ReleaseBucket
+from stagecontexts import FolderInputs, MemoryOutputs, stage_context
 
 NUMBERS = itertools.count()
 
@@ -137,6 +144,16 @@ def test_a_listing_holds_what_is_below_the_prefix_and_nothing_else(store: Object
         ("a/x", 10), ("a/y", 10), ("b", 8),
     ]  # fmt: skip
     assert store.list("nothing/") == []
+
+
+def test_an_object_says_when_it_was_written(store: ObjectStore) -> None:
+    before = time.time()
+    store.write("one", b"1")
+    (listed,), asked = store.list(), store.head("one")
+    assert asked is not None
+    # To the second, and by the server's clock, which here is ours.
+    assert before - 1 <= listed.modified_at <= time.time() + 1
+    assert abs(asked.modified_at - listed.modified_at) <= 1
 
 
 def test_the_etag_changes_with_the_content(store: ObjectStore) -> None:
@@ -309,3 +326,22 @@ class CutBefore:
         if key.endswith(self._ending):
             raise Cut
         return self._store.create(key, data, content_type)
+
+
+def test_the_stage_collect_leaves_what_is_kept_whole_and_young_releases(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "open_store", lambda *_: store)
+    bucket = ReleaseBucket(tmp_path, store)
+    old, new = bucket.publish("demo", 1, 128), bucket.publish("demo", 2, 128)
+    outputs = MemoryOutputs(tmp_path)
+    context = stage_context(
+        Stage.COLLECT, {"keep": [new]}, FolderInputs({}), outputs, tmp_path / "work", {}, []
+    )
+    assert "1 younger than 7 days stay" in collect.run(context).message
+    assert len(filed_releases(store)) == 2
+    monkeypatch.setattr(collect, "MIN_AGE", "0s")
+    assert collect.run(context).message.startswith("removed 1 releases")
+    (kept,) = filed_releases(store)
+    assert (kept.record.release.id, bucket.is_whole(kept)) == (new, True)
+    assert store.head(layout.release("demo", old)) is None

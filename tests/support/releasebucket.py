@@ -10,6 +10,7 @@ from lora_jobs.stages.publish import ReleaseRecord
 from lora_jobs.store.actions import read_action, write_action
 from lora_jobs.store.artifacts import has_artifact, publish_artifact
 from lora_jobs.store.directory import DirectoryStore
+from lora_jobs.store.interface import ObjectStore
 
 LATER = 2.0e9
 
@@ -17,8 +18,8 @@ LATER = 2.0e9
 class ReleaseBucket:
     """Releases: each of an adapter (its merge) and a recipe (its quantize)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, DirectoryStore(folder / "store")
+    def __init__(self, folder: Path, store: ObjectStore | None = None) -> None:
+        self.folder, self.store = folder, store or DirectoryStore(folder / "store")
 
     def call(self, stage: Stage, *what: int) -> StageCall:
         """A piece of work."""

@@ -24,7 +24,7 @@ def published(bucket: ReleaseBucket) -> list[str]:
 
 
 def gc(bucket: ReleaseBucket, *options: str) -> tuple[int, str]:
-    done = RUN.invoke(app, ["gc", "--store", str(bucket.store.root), "--name", "sql", *options])
+    done = RUN.invoke(app, ["gc", "--store", bucket.store.uri(), "--name", "sql", *options])
     return done.exit_code, done.output
 
 
@@ -60,7 +60,7 @@ def test_a_name_that_has_no_release_is_a_usage_error_that_says_which_have(
     bucket: ReleaseBucket,
 ) -> None:
     done = RUN.invoke(
-        app, ["gc", "--store", str(bucket.store.root), "--name", "slq", "--keep-newest", "1"]
+        app, ["gc", "--store", bucket.store.uri(), "--name", "slq", "--keep-newest", "1"]
     )
     assert done.exit_code != 0
     assert "sql" in done.output
