@@ -26,6 +26,7 @@ from kubernetes.aio.dynamic.resource import Resource
 
 from lora_api import API_VERSION, KIND, PLURAL
 from lora_api.naming import FIELD_MANAGER
+from lora_operator.yamltext import yaml_of
 
 Json = dict[str, Any]
 
@@ -33,6 +34,8 @@ SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/toke
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _LOG_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=3)
 _PAGE = 500
+_APPLY = "application/apply-patch+yaml; charset=utf-8"
+"""With the charset, for the client encodes the bare type itself, in a way that YAML cannot read."""
 _MAX_LOG_BYTES = 64 * 1024
 
 
@@ -215,8 +218,8 @@ class KubernetesCluster:
 
     async def _apply(self, kind: Kind, name: str, path: str, document: Json, resource: str) -> Json:
         return await self._ask(
-            "patch", kind, name, path, resource, body=document, field_manager=FIELD_MANAGER,
-            force_conflicts=True, content_type="application/apply-patch+yaml",
+            "patch", kind, name, path, resource, body=yaml_of(document),
+            field_manager=FIELD_MANAGER, force_conflicts=True, content_type=_APPLY,
         )  # fmt: skip
 
     async def _ask(

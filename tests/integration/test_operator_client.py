@@ -15,6 +15,7 @@ from lora_api.status import Status
 from lora_operator.cluster import (
     DEPLOYMENTS,
     JOBS,
+    LORA_DEPLOYMENTS,
     PODS,
     SERVICES,
     AlreadyExists,
@@ -85,6 +86,17 @@ async def test_what_is_not_there_is_none_and_a_taken_name_is_told(cluster: Clust
     assert found["metadata"]["uid"] == made["metadata"]["uid"]
     with pytest.raises(AlreadyExists):
         await cluster.create(SERVICES, service())
+
+
+async def test_any_character_of_a_spec_may_stand_in_a_status_and_in_what_is_applied(
+    cluster: Cluster, kubectl: Kubectl
+) -> None:
+    said = "größe 模型 \u202e \u2028 \x85 \x7f 😀 \\ud83d\\ude00"
+    await cluster.create(LORA_DEPLOYMENTS, lora())
+    await write_status(cluster, await observed(cluster), status(said))
+    assert (await observed(cluster)).status["conditions"][0]["message"] == said
+    made = await cluster.apply(SERVICES, service(annotations={"said": said}))
+    assert made["metadata"]["annotations"]["said"] == said
 
 
 async def test_an_equal_apply_changes_nothing_and_a_left_out_field_goes(cluster: Cluster) -> None:
