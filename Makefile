@@ -89,7 +89,7 @@ test-beside-it: ready
 	@{ nice -n 5 $(BIN)/pytest $(SIDE_BY_SIDE) tests/unit tests/contract tests/integration && \
 	  nice -n 5 $(BIN)/pytest tests/faults; } > $(BESIDE) 2>&1; ended=$$?; cat $(BESIDE); exit $$ended
 
-test-faults: ready ## every fault at every write of the operator, and each event lost once (half an hour)
+test-faults: ready ## every fault at every write of the operator, and each event lost once (about an hour)
 	$(BIN)/pytest tests/faults -m "not mutants"
 
 test-mutants: ready ## wrong operators, and what noticed each

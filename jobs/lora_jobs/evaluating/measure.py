@@ -7,7 +7,7 @@ is measured on the base model's weights right after the base itself.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from lora_api.gates import BASE, DYNAMIC, MERGED, QUANTIZED
 from lora_api.jobcontract import Progress
 from lora_api.layout import action
 from lora_jobs.context import ReportProgress
+from lora_jobs.errors import Refused
 from lora_jobs.evaluating.models import (
     NotApplicable,
     causal_model,
@@ -23,7 +24,17 @@ from lora_jobs.evaluating.models import (
     with_adapters,
 )
 from lora_jobs.evaluating.nll import window_nlls
-from lora_jobs.evaluating.scores import MODELS, Key, Score, entry_hash, score_from, score_of
+from lora_jobs.evaluating.scores import (
+    MODELS,
+    OWN_TOKENIZER,
+    Key,
+    Score,
+    UnlikeScores,
+    entry_hash,
+    score_from,
+    score_of,
+    score_of_equal_text,
+)
 from lora_jobs.evaluating.windows import Window, windows_digest
 from lora_jobs.weightfiles import weights_bytes
 
@@ -70,12 +81,17 @@ class Subject:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Windows of a set, as one tokenizer cut them for all conditions."""
+    """Windows of a set, as one tokenizer cut them for all conditions.
+
+    Attributes:
+        key: Digest of the set and the protocol; the models are added.
+        cut_for: The same documents as the tokenizer in a model's folder cuts them.
+    """
 
     name: str
     windows: Sequence[Window]
     key: Key
-    """Digest of the set and the protocol; the models are added."""
+    cut_for: Callable[[Path], Sequence[Window]] | None = None
 
     @property
     def highest_token(self) -> int:
@@ -190,6 +206,11 @@ class _Measurement:
         for subject in self.subjects.values():
             self.result.weights_bytes[subject.condition] = weights_bytes(*subject.folders)
         self.result.scores = list(self.scores.values())
+        if any(s.own_tokenizer for s in self.result.scores):
+            self.result.notes[OWN_TOKENIZER] = (
+                "base reads the sets with its own tokenizer, for the adapter comes with a larger "
+                "one; its loss on the same text is told per token of the merged model"
+            )
         if on_accelerator():
             self.result.accelerator_seconds = time.monotonic() - self.meter.started
         return self.result
@@ -218,16 +239,34 @@ class _Measurement:
     def _score(self, subject: Subject, model: Any) -> None:
         rows = vocabulary_size(model)
         for evaluation_set in self._missing(subject):
-            if evaluation_set.highest_token >= rows:
-                raise NotApplicable(
-                    f"token {evaluation_set.highest_token} is beyond its {rows} embeddings; "
-                    "the adapter comes with a larger tokenizer"
-                )
             done = self.meter.part(f"{subject.condition} on {evaluation_set.name}")
-            nlls = window_nlls(model, evaluation_set.windows, done)
-            self._keep(subject, evaluation_set, nlls)
+            if evaluation_set.highest_token < rows:
+                self._keep(subject, self._scored(subject, evaluation_set, model, done))
+            else:
+                self._keep(subject, self._of_equal_text(subject, evaluation_set, model, done))
         for look in self._unasked(subject):
-            self._ask(subject, look, model)
+            if all(s.highest_token < rows for s in self.sets):
+                self._ask(subject, look, model)
+
+    def _scored(
+        self, subject: Subject, its: EvaluationSet, model: Any, done: Callable[[int], None]
+    ) -> Score:
+        key = self._key(subject, its)
+        nlls = window_nlls(model, its.windows, done)
+        return score_of(subject.condition, its.name, key, its.windows, nlls)
+
+    def _of_equal_text(
+        self, subject: Subject, its: EvaluationSet, model: Any, done: Callable[[int], None]
+    ) -> Score:
+        """The base of an adapter with a larger tokenizer reads the text with its own."""
+        beyond = f"token {its.highest_token} is beyond its {vocabulary_size(model)} embeddings"
+        if subject.condition != BASE or its.cut_for is None:
+            raise NotApplicable(f"{beyond}; the adapter comes with a larger tokenizer")
+        try:
+            own = replace(its, windows=its.cut_for(subject.folders[0]))
+            return score_of_equal_text(self._scored(subject, own, model, done), its.windows)
+        except (Refused, UnlikeScores) as error:
+            raise NotApplicable(f"{beyond}, and with its own tokenizer: {error}") from error
 
     def _ask(self, subject: Subject, look: Look, model: Any) -> None:
         document, path = look.ask(model), self._look_path(subject, look)
@@ -235,30 +274,25 @@ class _Measurement:
             document = self.entries.get_json(path) or document
         self.result.looked[look.name][subject.condition] = document
 
-    def _keep(self, subject: Subject, evaluation_set: EvaluationSet, nlls: list[float]) -> None:
-        key = self._key(subject, evaluation_set)
-        score = score_of(subject.condition, evaluation_set.name, key, evaluation_set.windows, nlls)
-        path = action(ENTRY_STAGE, entry_hash(key))
+    def _keep(self, subject: Subject, score: Score) -> None:
+        path = action(ENTRY_STAGE, entry_hash(score.key))
         if not self.entries.put_json_once(path, score.to_document()):
             # Someone else was quicker: all readers see one number.
-            score = self._stored(subject, evaluation_set) or score
-        self.scores[subject.condition, evaluation_set.name] = score
+            score = self._stored(subject, score.set_name, score.key) or score
+        self.scores[subject.condition, score.set_name] = score
 
     def _read_back(self, subject: Subject) -> None:
         for evaluation_set in self.sets:
-            score = self._stored(subject, evaluation_set)
+            score = self._stored(subject, evaluation_set.name, self._key(subject, evaluation_set))
             if score:
                 self.scores[subject.condition, evaluation_set.name] = score
         for look in self.looks:
             if document := self.entries.get_json(self._look_path(subject, look)):
                 self.result.looked[look.name][subject.condition] = document
 
-    def _stored(self, subject: Subject, evaluation_set: EvaluationSet) -> Score | None:
-        key = self._key(subject, evaluation_set)
+    def _stored(self, subject: Subject, name: str, key: Key) -> Score | None:
         document = self.entries.get_json(action(ENTRY_STAGE, entry_hash(key)))
-        if document is None:
-            return None
-        return score_from(document, subject.condition, evaluation_set.name, key)
+        return None if document is None else score_from(document, subject.condition, name, key)
 
     def _key(self, subject: Subject, evaluation_set: EvaluationSet) -> Key:
         return {**evaluation_set.key, MODELS: [*subject.digests, *subject.adapter_weights]}

@@ -7,13 +7,15 @@ model are compared: perplexities of unlike contexts, tokenizers or sets have no 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_api.digests import digest_of
 from lora_api.gates import Measurements
 from lora_jobs.evaluating.windows import Window
 
+OWN_TOKENIZER = "ownTokenizer"
+"""Name of the note that says that not all read the sets with one tokenizer, and of the mark."""
 MODELS = "models"
 """The part of a key that may differ between scores that are compared."""
 
@@ -35,6 +37,8 @@ class Score:
         documents: For each window, the number of its document.
         tokens: For each window, how many tokens were scored.
         nlls: For each window, the summed NLL of those tokens, in nats.
+        own_tokenizer: The model read the same text with a tokenizer of its own; a window is a whole
+            document then, and its tokens are those of the models that it is compared with.
     """
 
     condition: str
@@ -43,6 +47,7 @@ class Score:
     documents: tuple[int, ...]
     tokens: tuple[int, ...]
     nlls: tuple[float, ...]
+    own_tokenizer: bool = False
 
     @property
     def nll_per_token(self) -> float:
@@ -64,7 +69,8 @@ class Score:
 
     def to_document(self) -> dict[str, Any]:
         """The stored form; NLLs as decimal strings."""
-        return {
+        own = {OWN_TOKENIZER: True} if self.own_tokenizer else {}
+        return own | {
             "condition": self.condition,
             "set": self.set_name,
             "key": self.key,
@@ -97,6 +103,36 @@ def score_of(
     )
 
 
+def score_of_equal_text(score: Score, told: Sequence[Window]) -> Score:
+    """The score of a model that read the documents with its own tokenizer, for comparing.
+
+    The loss of a document is one of its text, whatever its tokens. Over equal counts, those of the
+    other models' tokens, two losses compare as they would per byte of the text.
+
+    Args:
+        score: Of the model's own windows.
+        told: The windows of the other models.
+
+    Raises:
+        UnlikeScores: Other documents are scored.
+    """
+    documents = sorted({w.document for w in told})
+    if documents != sorted(set(score.documents)):
+        raise UnlikeScores("its tokenizer leaves nothing to score of other documents")
+    tokens, nlls = dict.fromkeys(documents, 0), dict.fromkeys(documents, 0.0)
+    for window in told:
+        tokens[window.document] += window.scored_tokens
+    for document, nll in zip(score.documents, score.nlls, strict=True):
+        nlls[document] += nll
+    return replace(
+        score,
+        documents=tuple(documents),
+        tokens=tuple(tokens.values()),
+        nlls=tuple(float(f"{nll:.6f}") for nll in nlls.values()),
+        own_tokenizer=True,
+    )
+
+
 def score_from(
     document: Mapping[str, Any], condition: str, set_name: str, key: Key
 ) -> Score | None:
@@ -113,6 +149,7 @@ def score_from(
             documents=tuple(int(d) for d in document["documents"]),
             tokens=tuple(int(t) for t in document["tokens"]),
             nlls=tuple(float(n) for n in document["nlls"]),
+            own_tokenizer=bool(document.get(OWN_TOKENIZER, False)),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -1,7 +1,8 @@
 """Evaluation sets: read, tokenized once, cut into windows that all conditions are scored on.
 
-The tokenizer is the merged model's, which is what serves. A base model with the same vocabulary is
-scored on the same token ids, so its numbers are like the others'.
+The tokenizer is the merged model's, which is what serves. A base model whose vocabulary covers the
+token ids is scored on them, so its numbers are like the others'. Where it does not, because the
+adapter comes with a larger tokenizer, it reads the same text with its own.
 """
 
 import hashlib
@@ -16,8 +17,8 @@ from lora_jobs.datasets.records import RecordSet
 from lora_jobs.datasets.tokens import tokenize
 from lora_jobs.errors import Refused
 from lora_jobs.evaluating.measure import EvaluationSet, set_key
-from lora_jobs.evaluating.windows import cut_windows
-from lora_jobs.pretrained import refuse_beyond_positions
+from lora_jobs.evaluating.windows import Window, cut_windows
+from lora_jobs.pretrained import load_tokenizer, refuse_beyond_positions
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def evaluation_set(
     Raises:
         Refused: Nothing of the set can be scored.
     """
+
+    def cut_for(model: Path) -> list[Window]:
+        own = tokenize(records, load_tokenizer(model), loss_on)
+        return cut_windows(own, protocol.context_length)
+
     windows = cut_windows(tokenize(records, tokenizer, loss_on), protocol.context_length)
     if not windows:
         raise Refused(
@@ -83,4 +89,4 @@ def evaluation_set(
             f"data set {name} has no record with a token to score; are its completions empty?",
         )
     key = set_key(digest, windows, {**vars(protocol), "lossOn": loss_on.value})
-    return EvaluationSet(name=name, windows=windows, key=key)
+    return EvaluationSet(name=name, windows=windows, key=key, cut_for=cut_for)

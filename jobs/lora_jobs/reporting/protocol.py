@@ -8,6 +8,7 @@ from lora_api.line import recipes
 from lora_api.parameters import method_of
 from lora_api.report import Fact, Formula, SpeedRecord
 from lora_api.spec import BaseWeights, Gptq, Spec, parse_spec
+from lora_jobs.evaluating.scores import OWN_TOKENIZER
 
 FORMULAS = (
     Formula(metric="Perplexity", unit="1", formula="exp(mean negative log-likelihood per scored "
@@ -84,6 +85,8 @@ def protocol(
         for name in ("task", "general")
         if f"{name}Set" in told
     ]
+    if OWN_TOKENIZER in told:
+        said.append(Fact(name="tokenizers", text=f"{told[OWN_TOKENIZER]}."))
     if speed:
         said.append(Fact(name="speed", text=_speed_text(speed)))
     if "noiseFloor" in floor:

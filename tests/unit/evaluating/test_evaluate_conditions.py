@@ -15,6 +15,7 @@ from lora_api.scoring import Scorer, ScorerType
 from lora_api.spec import LossOn
 from lora_jobs.datasets.questions import Question
 from lora_jobs.datasets.records import read_records
+from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
 from lora_jobs.evaluating.passing import PASSING, pass_rows, passing_look
 from lora_jobs.evaluating.scores import Score, measurements_of
@@ -308,3 +309,53 @@ def test_a_condition_whose_embeddings_do_not_cover_the_tokens_is_left_out(
     assert evaluation.scores == []
     assert "320 embeddings" in evaluation.notes[BASE]
     assert QUANTIZED not in evaluation.notes
+
+
+def with_a_larger_vocabulary(models: Models, folder: Path) -> Path:
+    """The merged model with words of its own, as an adapter that adds tokens leaves it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lora_jobs.pretrained import load_tokenizer
+
+    tokenizer = load_tokenizer(models.merged)
+    tokenizer.add_tokens(["Record ", "again "])
+    model = AutoModelForCausalLM.from_pretrained(models.merged, dtype=torch.bfloat16)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_base_of_an_adapter_with_more_tokens_reads_the_same_text_with_its_own(
+    models: Models, tmp_path: Path
+) -> None:
+    from lora_jobs.evaluating.measure import EvaluationSet, Subject, measure
+    from lora_jobs.evaluating.sets import evaluation_set, protocol_of
+    from lora_jobs.pretrained import load_tokenizer
+
+    larger = with_a_larger_vocabulary(models, tmp_path / "larger")
+    records = read_records(models.texts, name="task")
+
+    def task(model: Path) -> EvaluationSet:
+        tokenizer = load_tokenizer(model)
+        protocol = protocol_of(model, tokenizer, "bfloat16", 256)
+        return evaluation_set("task", records, "d", LossOn.COMPLETIONS, tokenizer, protocol)
+
+    base = Subject(BASE, (models.base,), ("b",))
+    subjects = [base, Subject(MERGED, (larger,), ("m",))]
+    entries = MemoryOutputs(tmp_path)
+    its, looks = task(larger), [distributions_look(task(larger))]
+    found = measure(subjects, [its], "bfloat16", entries, lambda p: None, looks)
+    seen = {s.condition: s for s in found.scores}
+    (alone,) = measure([base], [task(models.base)], "bfloat16", entries, lambda p: None).scores
+    assert math.fsum(seen[BASE].nlls) == pytest.approx(math.fsum(alone.nlls), rel=1e-6)
+    assert sum(alone.tokens) > sum(seen[BASE].tokens) == its.scored_tokens
+    assert "its own tokenizer" in found.notes["ownTokenizer"]
+    assert BASE not in found.looked[DISTRIBUTIONS], "their tokens are not alike"
+    rows = comparisons_of(found.scores)[comparison("Perplexity/task", BASE, MERGED)]
+    nats = math.fsum(alone.nlls) - math.fsum(seen[MERGED].nlls)
+    assert float(rows["value"]) == pytest.approx(math.exp(nats / its.scored_tokens), rel=1e-4)
+    again = measure(subjects, [its], "bfloat16", entries, lambda p: None, looks)
+    assert again.scores == found.scores
+    assert again.notes == found.notes
