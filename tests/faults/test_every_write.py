@@ -16,6 +16,8 @@ from faultlab.matrix import (
     one_fault_at_every_write,
 )
 from faultlab.proxy import Fault
+from faultlab.writes import Point
+from lora_api import PLURAL
 
 References = dict[str, Outcome]
 RunCases = Callable[[Sequence[Case]], list[Outcome]]
@@ -29,8 +31,9 @@ def test_the_fault_free_life_is_without_fault(references: References) -> None:
 
 def test_two_fault_free_lives_are_alike(run_cases: RunCases, references: References) -> None:
     for outcome in run_cases([Case(part, Fault()) for part in PARTS]):
-        assert outcome.trace == references[outcome.part.name].trace
-        assert complaints(outcome, references[outcome.part.name]) == []
+        reference = references[outcome.part.name]
+        assert _acts(outcome.trace) == _acts(reference.trace)
+        assert complaints(outcome, reference) == []
 
 
 @pytest.mark.fault("F1", "F2", "F4")
@@ -50,6 +53,14 @@ def test_every_fault_at_every_write(
     traces = {part: references[part.name].trace for part in PARTS}
     cases = [c for part in PARTS for c in every_fault_at_every_write(part, traces[part])]
     judge(run_cases(cases), references, subtests)
+
+
+def _acts(trace: Sequence[Point]) -> list[Point]:
+    """All but what is told: whether a look falls between a pod's start and its readiness, or not.
+
+    Such a look has one status more to tell, and does nothing else.
+    """
+    return [point for point in trace if point.plural != PLURAL]
 
 
 def _once_at_every_write(references: References) -> Iterator[Case]:
