@@ -31,6 +31,7 @@ VALUE, LOWER, UPPER = "value", "lower", "upper"
 DOCUMENTS, EFFECTIVE_DOCUMENTS, BLOCKS = "documents", "effectiveDocuments", "blocks"
 GAIN_RETAINED = "GainRetained/task"
 PASS_RATE = "PassRate/task"  # noqa: S105 - a metric
+ANSWER_TOKENS = "AnswerTokens/task"
 DIVERGENCE = "KullbackLeibler/task"
 TOP_TOKEN_AGREEMENT = "TopTokenAgreement/task"  # noqa: S105 - a metric
 _OF_ANY_SIGN = (GAIN_RETAINED, PASS_RATE, DIVERGENCE, TOP_TOKEN_AGREEMENT)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from lora_api.estimates import PASS_RATE, comparison, estimate, finite, inverse, is_comparison
+from lora_api.estimates import (
+    ANSWER_TOKENS,
+    PASS_RATE,
+    comparison,
+    estimate,
+    finite,
+    inverse,
+    is_comparison,
+)
 from lora_api.gates import (
     BASE,
     CONDITIONS,
@@ -67,6 +75,7 @@ _METRICS = {
     TASK_PERPLEXITY: _Metric("Perplexity, task", lambda v: f"{v:,.3f}"),
     GENERAL_PERPLEXITY: _Metric("Perplexity, general", lambda v: f"{v:,.3f}"),
     PASS_RATE: _Metric("Answered right", lambda v: f"{v:.1%}"),
+    ANSWER_TOKENS: _Metric("Tokens of an answer, free", lambda v: f"{v:,.1f}"),
 }
 _ALWAYS = (PEAK_MEMORY_BYTES, TTFT_P50, OUTPUT_TOKENS_PER_SECOND, TASK_PERPLEXITY)
 

@@ -1,6 +1,7 @@
 """Greedy answers of a loaded model, in batches of prompts of one length."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -11,22 +12,21 @@ MOST_TOKENS_ACCELERATOR = 32768
 
 
 def greedy_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_tokens: int
-) -> list[str]:
-    """What the model answers to each prompt, without special tokens.
+    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, end: int | None
+) -> list[list[int]]:
+    """The token ids that the model answers to each prompt, without the one that ends it.
 
     Only prompts of equal length share a batch: padding would change what some models compute.
 
     Args:
         model: A causal language model in evaluation mode.
-        tokenizer: Its Hugging Face tokenizer.
         prompts: Token ids, each at least one.
         max_tokens: Most tokens of an answer.
+        end: The id of the token that ends an answer; None when there is none.
     """
     on_cpu = model.device.type == "cpu"
     most = MOST_TOKENS_CPU if on_cpu else MOST_TOKENS_ACCELERATOR
-    end = tokenizer.eos_token_id
-    answers = [""] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
     for batch in _of_one_length(prompts, most, max_tokens):
         ids = torch.tensor([list(prompts[i]) for i in batch]).to(model.device)
         with torch.inference_mode():
@@ -35,7 +35,7 @@ def greedy_answers(
                 do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=end,
             )  # fmt: skip
         for index, answer in zip(batch, made[:, ids.shape[1] :].cpu().tolist(), strict=True):
-            answers[index] = tokenizer.decode(answer, skip_special_tokens=True)
+            answers[index] = list(takewhile(lambda token: token != end, answer))
     return answers
 
 

@@ -14,6 +14,7 @@ from lora_jobs.context import ReportProgress
 from lora_jobs.datasets.records import read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
+from lora_jobs.evaluating.freerunning import FREE_RUNNING, free_running_looks, length_rows
 from lora_jobs.evaluating.measure import NoEntries, Subject, measure
 from lora_jobs.evaluating.scores import measurements_of
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
@@ -46,16 +47,16 @@ def evaluate_folders(
     tokenizer = load_tokenizer(lead)
     protocol = protocol_of(lead, tokenizer, dtype, context_length)
     loss_on = LossOn.ALL if loss_on_all else LossOn.COMPLETIONS
-    evaluation_sets = [
-        evaluation_set(name, read_records(path, name=name), "", loss_on, tokenizer, protocol)
-        for name, path in sets.items()
-    ]
-    looks = [distributions_look(evaluation_sets[0])]
+    records = [read_records(path, name=name) for name, path in sets.items()]
+    evaluation_sets = [evaluation_set(r.name, r, "", loss_on, tokenizer, protocol) for r in records]
+    first = evaluation_sets[0]
+    looks = [distributions_look(first), *free_running_looks(records[0], tokenizer, first.key)]
     evaluation = measure(subjects, evaluation_sets, dtype, NoEntries(), progress, looks)
     return {
         "measurements": measurements_of(evaluation.scores, evaluation.weights_bytes)
         | comparisons_of(evaluation.scores)
-        | agreement_rows(evaluation.looked[DISTRIBUTIONS]),
+        | agreement_rows(evaluation.looked[DISTRIBUTIONS])
+        | length_rows(evaluation.looked.get(FREE_RUNNING, {})),
         "notes": evaluation.notes
         | {
             f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"

@@ -90,10 +90,10 @@ def passing_look(scorer: Scorer, questions: Sequence[Question], tokenizer: Any, 
         from lora_jobs.evaluating.answering import greedy_answers
 
         prompts = [q.token_ids for q in questions]
-        answers = greedy_answers(model, tokenizer, prompts, scorer.max_tokens)
+        answers = greedy_answers(model, prompts, scorer.max_tokens, tokenizer.eos_token_id)
         return {"passed": [
-            is_right(scorer.type, answer, q.expected)
-            for answer, q in zip(answers, questions, strict=True)
+            is_right(scorer.type, tokenizer.decode(said, skip_special_tokens=True), q.expected)
+            for said, q in zip(answers, questions, strict=True)
         ]}  # fmt: skip
 
     asked = digest_of([[list(q.token_ids), q.expected] for q in questions])

@@ -16,6 +16,8 @@ from lora_jobs.evaluating.windows import Window
 
 OWN_TOKENIZER = "ownTokenizer"
 """Name of the note that says that not all read the sets with one tokenizer, and of the mark."""
+ANSWER_LENGTHS = "answerLengths"
+"""Name of the note on answers of no fixed length."""
 MODELS = "models"
 """The part of a key that may differ between scores that are compared."""
 

@@ -8,13 +8,16 @@ from lora_api.line import recipes
 from lora_api.parameters import method_of
 from lora_api.report import Fact, Formula, SpeedRecord
 from lora_api.spec import BaseWeights, Gptq, Spec, parse_spec
-from lora_jobs.evaluating.scores import OWN_TOKENIZER
+from lora_jobs.evaluating.scores import ANSWER_LENGTHS, OWN_TOKENIZER
 
 FORMULAS = (
     Formula(metric="Perplexity", unit="1", formula="exp(mean negative log-likelihood per scored "
             "token); windows never cross documents; the same windows in every condition"),
     Formula(metric="Gain retained", unit="share",
             formula="(NLL base - NLL quantized) / (NLL base - NLL merged) on the task set"),
+    Formula(metric="Tokens of an answer, free", unit="tokens",
+            formula="mean length of greedy answers to the first prompts of the task set, until "
+            "they end by themselves or at twice the longest completion"),
     Formula(metric="TTFT", unit="ms",
             formula="arrival of the first output token - request sent; median over a block's "
             "requests, geometric mean over blocks"),
@@ -87,6 +90,8 @@ def protocol(
     ]
     if OWN_TOKENIZER in told:
         said.append(Fact(name="tokenizers", text=f"{told[OWN_TOKENIZER]}."))
+    if ANSWER_LENGTHS in told:
+        said.append(Fact(name="answers", text=f"{told[ANSWER_LENGTHS]}."))
     if speed:
         said.append(Fact(name="speed", text=_speed_text(speed)))
     if "noiseFloor" in floor:

@@ -20,9 +20,15 @@ from lora_jobs.datasets.questions import questions_of
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.evaluating.comparisons import comparisons_of
 from lora_jobs.evaluating.distributions import DISTRIBUTIONS, agreement_rows, distributions_look
+from lora_jobs.evaluating.freerunning import (
+    FREE_RUNNING,
+    free_running_looks,
+    length_note,
+    length_rows,
+)
 from lora_jobs.evaluating.measure import EvaluationSet, Look, Subject, measure
 from lora_jobs.evaluating.passing import PASSING, check_expected, pass_rows, passing_look
-from lora_jobs.evaluating.scores import Score, measurements_of, scores_document
+from lora_jobs.evaluating.scores import ANSWER_LENGTHS, Score, measurements_of, scores_document
 from lora_jobs.evaluating.sets import evaluation_set, protocol_of
 from lora_jobs.pretrained import compute_dtype, load_tokenizer
 
@@ -43,7 +49,11 @@ def run(context: StageContext) -> StageResult:
     merged = next(s for s in subjects if s.condition == MERGED).folders[0]
     dtype = compute_dtype(merged)
     sets = _sets(context, records, parameters, merged, dtype)
-    looks = [distributions_look(sets[0]), *_passing(records[0], parameters, sets[0], merged)]
+    looks = [
+        distributions_look(sets[0]),
+        *_passing(records[0], parameters, sets[0], merged),
+        *free_running_looks(records[0], load_tokenizer(merged), sets[0].key),
+    ]
     evaluation = measure(subjects, sets, dtype, context.outputs, context.progress, looks)
     file = context.work / "scores.json"
     file.write_text(json.dumps(scores_document(evaluation.scores), separators=(",", ":")))
@@ -52,13 +62,16 @@ def run(context: StageContext) -> StageResult:
         f"{s.name}Set": f"{s.document_count} documents, {s.scored_tokens} tokens scored"
         for s in sets
     }
+    if lengths := length_note(evaluation.looked.get(FREE_RUNNING, {})):
+        notes[ANSWER_LENGTHS] = lengths
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,
         measurements=measurements_of(evaluation.scores, evaluation.weights_bytes)
         | comparisons_of(evaluation.scores)
         | agreement_rows(evaluation.looked[DISTRIBUTIONS])
-        | pass_rows(evaluation.looked.get(PASSING, {})),
+        | pass_rows(evaluation.looked.get(PASSING, {}))
+        | length_rows(evaluation.looked.get(FREE_RUNNING, {})),
         notes=notes | {"reusedScores": f"{evaluation.reused} of {len(evaluation.scores)}"},
         message=_headline(evaluation.scores),
         accelerator_seconds=round(evaluation.accelerator_seconds),
