@@ -54,6 +54,7 @@ class RuntimeRecipe:
         takes_token_ids: a prompt may be token ids, and answers name theirs.
         lists_models: `/v1/models` names what is served.
         prefix_cache_counters: in `/metrics`, tokens looked up in the prefix cache and found there.
+        kernel_lines: a pattern of what the log says of the kernels that were chosen.
         gives_logprobs: teacher-forced log-probabilities of a prompt can be asked for.
     """
 
@@ -72,6 +73,7 @@ class RuntimeRecipe:
     shared_memory_bytes: int = 0
     takes_token_ids: bool = False
     lists_models: bool = False
+    kernel_lines: str = ""
     gives_logprobs: bool = False
     prefix_cache_counters: tuple[str, str] | None = None
 
@@ -100,6 +102,9 @@ RECIPES: dict[Runtime, RuntimeRecipe] = {
         takes_token_ids=True,
         lists_models=True,
         gives_logprobs=True,
+        # "Using FLASH_ATTN attention backend out of ...", "Using MarlinLinearKernel for
+        # GPTQMarlinLinearMethod".
+        kernel_lines=r"Using (\w+ (?:attention backend|for \w+(?:Method|Kernel|Experts)))\b",
         prefix_cache_counters=("vllm:prefix_cache_queries", "vllm:prefix_cache_hits"),
     ),
     Runtime.TRANSFORMERS: RuntimeRecipe(

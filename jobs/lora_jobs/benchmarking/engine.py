@@ -105,6 +105,18 @@ class Engine:
         """Processor time of its processes that still run, so far."""
         return processor_seconds(self._process.pid)
 
+    def kernels(self, lines: str) -> tuple[str, ...]:
+        """What its log says of the kernels that it chose, each once, sorted.
+
+        Args:
+            lines: A pattern whose group is kept; empty where the engine says nothing.
+        """
+        if not lines:
+            return ()
+        pattern = re.compile(lines)
+        with self.log.open(errors="replace") as log:
+            return tuple(sorted({found[1] for line in log if (found := pattern.search(line))}))
+
     def died(self, doing: str) -> EngineDied:
         """What to raise when it does not answer any more."""
         code = self._process.poll()

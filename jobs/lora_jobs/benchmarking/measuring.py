@@ -69,6 +69,7 @@ class ProcessRun:
         again: It is the second of base in its block, for the noise floor.
         served: What became of each arrival of the open loop.
         state: What the machine did meanwhile.
+        kernels: What the engine's log says of the kernels that it chose.
     """
 
     condition: str
@@ -85,6 +86,7 @@ class ProcessRun:
     again: bool = False
     served: Served = ()
     state: DeviceState | None = None
+    kernels: tuple[str, ...] = ()
 
 
 def requests_in_loop(concurrency: int) -> int:
@@ -131,6 +133,7 @@ def measure(
         except* httpx.TransportError:
             raise engine.died("while it is asked") from None
         run.state = watch.end()
+        run.kernels = engine.kernels(recipe.kernel_lines)
         run.peak_memory_bytes = engine.peak_memory_bytes()
     _refuse_faster_than_memory(condition, work, run)
     run.seconds = time.monotonic() - began

@@ -232,7 +232,20 @@ def _add(
             ) from reason
         run.not_applicable[condition.name] = f"the engine refuses it: {reason}"
     else:
+        _refuse_other_kernels(process, run)
         run.processes.append(replace(process, again=again))
+
+
+def _refuse_other_kernels(process: ProcessRun, run: BenchmarkRun) -> None:
+    """Blocks of a condition that ran other kernels are of two engines, and have no mean."""
+    earlier = run.of(process.condition)
+    if earlier and earlier[0].kernels != process.kernels:
+        before, now = (", ".join(p.kernels) or "none" for p in (earlier[0], process))
+        for concurrency in run.parameters.concurrency:
+            process.invalid[concurrency] = (
+                f"the engine chose other kernels in block {process.block + 1} ({now}) than in "
+                f"block {earlier[0].block + 1} ({before}); pin them with serving.args"
+            )
 
 
 def _work(conditions: Sequence[Condition], parameters: BenchmarkParameters) -> Work:

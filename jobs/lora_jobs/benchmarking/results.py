@@ -236,6 +236,7 @@ def _process_document(process: ProcessRun) -> dict[str, Any]:
         "again": process.again,
         "argv": process.argv,
         "model": process.model,
+        "kernels": list(process.kernels),
         "startMilliseconds": round(process.start_seconds * 1000),
         "peakMemoryBytes": process.peak_memory_bytes,
         "droppedWindows": {str(c): dropped for c, dropped in process.dropped.items()},

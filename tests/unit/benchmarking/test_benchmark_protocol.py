@@ -17,7 +17,7 @@ from lora_jobs.benchmarking.engine import EngineDied
 from lora_jobs.benchmarking.expectations import Expectations
 from lora_jobs.benchmarking.measuring import ProcessRun, Work
 from lora_jobs.benchmarking.metrics import RequestTrace, speed_of
-from lora_jobs.benchmarking.protocol import Limits, benchmark
+from lora_jobs.benchmarking.protocol import Limits, Measure, benchmark
 from lora_jobs.benchmarking.results import (
     BenchmarkRun,
     intervals_of,
@@ -54,7 +54,11 @@ class Lab:
         return ProcessRun(c.name, block, [], seconds=SECONDS_A_PROCESS, loops={1: traces})
 
     def run(
-        self, precision: float, max_duration_seconds: float, repeats_all: bool = False
+        self,
+        precision: float,
+        max_duration_seconds: float,
+        repeats_all: bool = False,
+        measure: Measure | None = None,
     ) -> BenchmarkRun:
         model = write_word_model(self.folder / "model")
         names = ("base", "dynamic", "merged", "quantized")
@@ -68,7 +72,7 @@ class Lab:
             Limits(precision, max_duration_seconds, repeats_all),
             self.folder / "work",
             lambda _: None,
-            measure=self,
+            measure=measure or self,
             clock=lambda: self.now,
         )
 
@@ -135,6 +139,23 @@ def test_numbers_of_equal_blocks_are_within_their_own_interval(tmp_path: Path) -
     rows = measurements_of(Lab(tmp_path, noise=(1.0123456,)).run(0.05, 190))
     for metric in ("TimeToFirstToken/p50@1", "TimePerOutputToken/p50@1"):
         assert measured(rows, metric, "quantized").blocks == 6
+
+
+def test_blocks_that_ran_other_kernels_are_no_number(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+
+    def measure(c: Condition, block: int, rounds: int, work: Work, folder: Path) -> ProcessRun:
+        is_other = c.name == "quantized" and block == 3
+        kernel = "MarlinLinearKernel" if not is_other else "ExllamaLinearKernel"
+        return replace(lab(c, block, rounds, work, folder), kernels=(kernel,))
+
+    run = lab.run(0.05, 3600, measure=measure)
+    rows = measurements_of(run)
+    assert "quantized" not in rows["OutputTokensPerSecond@1"]
+    assert "base" in rows["OutputTokensPerSecond@1"]
+    note = notes_of(run, 0.05, {"device": "x"})["invalid/quantized@1"]
+    assert "block 4 (ExllamaLinearKernel) than in block 1 (MarlinLinearKernel)" in note
+    assert judge(Gates(), rows).verdict == "Error"
 
 
 def test_on_an_accelerator_main_memory_is_no_peak_memory(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lora_api.runtimes import (
     tensor_parallel_of,
 )
 from lora_jobs.benchmarking.conditions import Condition, NotApplicable, adapter_rank, serve
+from lora_jobs.benchmarking.engine import Engine
 
 VLLM, TRANSFORMERS = Runtime.VLLM, Runtime.TRANSFORMERS
 
@@ -33,6 +34,21 @@ def test_transformers_is_started_beside_the_folder_that_has_the_model_s_name() -
     assert command.working_dir == "/models/"
     with pytest.raises(ValueError, match="serves"):
         serve_command(TRANSFORMERS, "/models/model", "x", 8000)
+
+
+def test_what_vllm_s_log_says_of_its_kernels_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(
+        "INFO [cuda.py:300] Using FLASH_ATTN attention backend out of potential backends: (...)\n"
+        "INFO [gptq_marlin.py:260] Using MarlinLinearKernel for GPTQMarlinLinearMethod\n"
+        "INFO [gptq_marlin.py:260] Using MarlinLinearKernel for GPTQMarlinLinearMethod\n"
+        "INFO [cache.py:1] Using 4 threads for loading\n"
+    )
+    engine = Engine(serve_command(VLLM, "/m/x", "x", 1), 1, "/health", log)
+    assert engine.kernels(RECIPES[VLLM].kernel_lines) == (
+        "FLASH_ATTN attention backend", "MarlinLinearKernel for GPTQMarlinLinearMethod",
+    )  # fmt: skip
+    assert engine.kernels(RECIPES[TRANSFORMERS].kernel_lines) == ()
 
 
 @pytest.mark.parametrize("runtime", list(Runtime))
