@@ -34,7 +34,9 @@ PASS_RATE = "PassRate/task"  # noqa: S105 - a metric
 ANSWER_TOKENS = "AnswerTokens/task"
 DIVERGENCE = "KullbackLeibler/task"
 TOP_TOKEN_AGREEMENT = "TopTokenAgreement/task"  # noqa: S105 - a metric
-_OF_ANY_SIGN = (GAIN_RETAINED, PASS_RATE, DIVERGENCE, TOP_TOKEN_AGREEMENT)
+LM_EVAL = "LmEval/"
+"""How metrics of lm-evaluation-harness begin: then task and metric, scores between 0 and 1."""
+_OF_ANY_SIGN = (GAIN_RETAINED, PASS_RATE, DIVERGENCE, TOP_TOKEN_AGREEMENT, LM_EVAL)
 """Shares, differences and distances; all other comparisons are ratios of positive numbers."""
 _COMPARES = ":"
 

@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "compare",
     "benchmark",
     "import-benchmark",
+    "import-lm-eval",
     "verify",
     "gc",
 )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lora_api.estimates import (
     ANSWER_TOKENS,
+    LM_EVAL,
     PASS_RATE,
     comparison,
     estimate,
@@ -83,7 +84,7 @@ _ALWAYS = (PEAK_MEMORY_BYTES, TTFT_P50, OUTPUT_TOKENS_PER_SECOND, TASK_PERPLEXIT
 def condition_rows(measurements: _Rows) -> list[Row]:
     """The articles' table from a line's measurements, in a fixed order."""
     rows = []
-    for metric, (label, show) in _METRICS.items():
+    for metric, (label, show) in (_METRICS | _of_lm_eval(measurements)).items():
         keys = sorted(
             (k for k in measurements if k.partition("@")[0] == metric and not is_comparison(k)),
             key=_concurrency,
@@ -95,6 +96,17 @@ def condition_rows(measurements: _Rows) -> list[Row]:
             against_base = tuple(_against_base(measurements, key, c) for c in CONDITIONS)
             rows.append(Row(label + at, cells, change, interval, against_base))
     return rows
+
+
+def _of_lm_eval(measurements: _Rows) -> dict[str, _Metric]:
+    """The metrics of imported tasks, in the order of their names."""
+    names = sorted(k for k in measurements if k.startswith(LM_EVAL) and not is_comparison(k))
+    return {n: _Metric(f"lm-eval {n.removeprefix(LM_EVAL)}", lambda v: f"{v:.1%}") for n in names}
+
+
+def _is_share(key: str) -> bool:
+    """Shares may be 0, and differ by points."""
+    return key == PASS_RATE or key.startswith(LM_EVAL)
 
 
 def _cell(measurements: _Rows, key: str, condition: str, show: Callable[[float], str]) -> str:
@@ -109,12 +121,12 @@ def _change(measurements: _Rows, key: str, condition: str = QUANTIZED) -> str:
         value, base = (_value(measurements, key, c) for c in (condition, BASE))
     except MissingMeasurement:
         return NOT_MEASURED
-    return signed_percent(value - base if key == PASS_RATE else value / base - 1)
+    return signed_percent(value - base if _is_share(key) else value / base - 1)
 
 
 def _value(measurements: _Rows, key: str, condition: str) -> Fraction:
     """A share may be 0; nothing else may."""
-    if key != PASS_RATE:
+    if not _is_share(key):
         return number(measurements, key, condition)
     if condition not in measurements.get(key, {}):
         raise MissingMeasurement(f"{key} of {condition} was not measured")
@@ -123,7 +135,7 @@ def _value(measurements: _Rows, key: str, condition: str) -> Fraction:
 
 def _interval(measurements: _Rows, key: str, condition: str) -> str:
     try:
-        show = signed_percent if key == PASS_RATE else change_of
+        show = signed_percent if _is_share(key) else change_of
         return interval_text(estimate(measurements, comparison(key, condition, BASE)), show)
     except MissingMeasurement:
         pass

@@ -32,7 +32,8 @@ def report(
     """Render report.json and report.html.
 
     From a report.json it makes the page again; from evaluation.json and benchmark.json (of
-    `lora-jobs evaluate` and `lora-jobs benchmark`) it judges and renders.
+    `lora-jobs evaluate` and `lora-jobs benchmark`) it judges and renders, and shows what
+    `lora-jobs import-lm-eval` put beside them.
     """
     from lora_jobs.reporting.render import JSON_NAME, read_report, render
 
@@ -50,7 +51,7 @@ def _by_hand(folder: Path, gates_file: Path | None) -> "Report":
     measurements: Measurements = {}
     samples: dict[str, Any] | None = None
     scores: dict[str, Any] | None = None
-    for name in ("evaluation.json", "benchmark.json"):
+    for name in ("evaluation.json", "benchmark.json", "lm-eval.json"):
         file = folder / name
         if file.exists():
             measured = json.loads(file.read_text())
