@@ -1,12 +1,13 @@
 """The data plane's bars, measured side by side: `make bench-data`.
 
-    python bench/data/bench_data.py [--size 2.0] [--pairs 5] [--folder DIR] [--only merge|store]
+    python bench/data/bench_data.py [--size 2.0] [--pairs 5] [--folder DIR] [--only store]
 
 Every row is a pair of commands in turn, A B A B ..., each in a process of its own; what counts is
 the median of the ratios, pair by pair, so that a machine whose speed drifts does not decide.
 """
 
 import argparse
+import json
 import shutil
 import statistics
 import sys
@@ -17,8 +18,14 @@ from pathlib import Path
 
 from measuring import Figures, as_pairs, measure
 
+import tiny_model
+from lora_api.spec import RecordFormat
+from lora_jobs.datasets.records import read_records
+from lora_jobs.quantizing.rows import rows_for_model
+
 HERE = Path(__file__).parent
 PYTHON = sys.executable
+SAMPLES, SEQUENCE_LENGTH = 128, 512
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,20 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=2.0, help="GB of the bf16 model")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="needs three times the size")
-    parser.add_argument("--only", choices=["merge", "store"])
+    parser.add_argument("--only", choices=["merge", "quantize", "store"])
     parser.add_argument("--no-peft", action="store_true", help="leave the slowest pair out")
     chosen = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=chosen.folder))
     try:
-        _run([PYTHON, str(HERE / "model.py"), str(work), str(chosen.size)])
+        if chosen.only != "quantize":
+            _run([PYTHON, str(HERE / "model.py"), str(work), str(chosen.size)])
         rows = []
-        if chosen.only != "store":
+        if chosen.only in (None, "merge"):
             rows += _merge(work, chosen.pairs, not chosen.no_peft)
-        if chosen.only != "merge":
+        if chosen.only in (None, "store"):
             rows += _store(work, chosen.pairs)
+        if chosen.only in (None, "quantize"):
+            rows += _quantize(work, chosen.pairs)
         _print(rows, chosen.size, chosen.pairs)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -86,6 +96,29 @@ def _merge(work: Path, pairs: int, with_peft: bool) -> list[Row]:
     for folder in fresh:
         shutil.rmtree(folder, ignore_errors=True)
     return rows
+
+
+def _quantize(work: Path, pairs: int) -> list[Row]:
+    """The demo's model, for GPTQ needs real activations; most of it is not the start of Python."""
+    tiny = tiny_model.ensure()
+    base, ours, other, kept, rows = (work / n for n in ("t", "q-ours", "q-other", "kept", "rows"))
+    shutil.copytree(tiny.base, base)
+    quantize = [PYTHON, "-m", "lora_jobs", "quantize", "--model", base, "--calibration",
+                tiny.calibration, "--samples", SAMPLES, "--sequence-length", SEQUENCE_LENGTH,
+                "--output", ours]  # fmt: skip
+    drawn = rows_for_model(
+        base, [read_records(tiny.calibration, RecordFormat.AUTO)],
+        samples=SAMPLES, sequence_length=SEQUENCE_LENGTH, seed=0,
+    )  # fmt: skip
+    rows.write_text(json.dumps([list(row) for row in drawn]))
+    bare = [PYTHON, HERE / "with_gptqmodel.py", base, rows, other]
+    fresh = [ours, other, kept]
+    plain = as_pairs(quantize, bare, pairs, fresh)
+    checkpoints = as_pairs([*quantize, "--checkpoint", kept], bare, pairs, fresh)
+    return [
+        _ratio("quantize: wall / wall of bare GPTQModel", ("<=", 1.05), plain),
+        _ratio("quantize with checkpoints: the same", ("<=", 1.15), checkpoints),
+    ]
 
 
 def _store(work: Path, pairs: int) -> list[Row]:

@@ -86,6 +86,7 @@ class Bench:
         stories = await self._burst_of(range(first, first + self.objects))
         after = await self._samples()
         all_ready = max(s.ready or 0 for s in stories) - began
+        cpu = _cpu(after) - _cpu(before)
         seen = max(s.seen or 0 for s in stories) - began
         first_job = max(min(s.jobs.values()) for s in stories) - began
         handovers = [h for s in stories for h in s.handovers()]
@@ -95,7 +96,8 @@ class Bench:
             Row("burst: a Job's end to the next Job, p99, s", 2, _p99(handovers),
                 f"all Ready after {all_ready:.0f} s"),
             Row("burst: event loop lag, p99, s", 0.02, quantile(before, after, LAG, 0.99),
-                f"largest below {quantile(before, after, LAG, 1.0):g}"),
+                f"largest below {quantile(before, after, LAG, 1.0):g}; the operator took "
+                f"{cpu / all_ready:.0%} of a core, {1000 * cpu / len(stories):.0f} ms an object"),
         ]  # fmt: skip
 
     async def _settled(self) -> None:
@@ -103,7 +105,7 @@ class Bench:
         before = await self._samples()
         await asyncio.sleep(self.quiet_seconds)
         after = await self._samples()
-        cpu = value(after, "process_cpu_seconds_total") - value(before, "process_cpu_seconds_total")
+        cpu = _cpu(after) - _cpu(before)
         memory = value(after, "process_resident_memory_bytes") / MEBI
         jobs = sum(len(s.jobs) for s in self.there.crowd.stories.values())
         self.rows += [
@@ -125,22 +127,22 @@ class Bench:
 
     async def _restart(self) -> None:
         count = len(self.there.crowd.stories)
+        settled = await self.there.crowd.versions()
         self.there.subject.kill()
         serves = await asyncio.to_thread(self.there.subject.start)
-        before = await self._samples()
         began = time.monotonic()
         (story,) = await self.there.crowd.add(range(10**6, 10**6 + 1))
         await self._until([story], lambda s: s.seen)
         looked = (story.seen or 0) - began
         await self._until([story], lambda s: s.ready)
         await asyncio.sleep(RESYNC_SECONDS * 1.2)
-        written = writes(await self._samples()) - writes(before)
-        own = next(r.measured for r in self.rows if r.figure == "writes of a whole run")
+        now = await self.there.crowd.versions()
+        written = sum(now.get(path) != version for path, version in settled.items())
         self.rows += [
             Row(f"kill -9 with {count} settled: answers probes, s", 15, serves),
             Row("kill -9: a new object's first conditions, s more", 5, looked),
-            Row("kill -9: writes to settled objects", 0, max(0.0, written - round(own + 0.5)),
-                f"{written:.0f} in all, those of the new object's run among them"),
+            Row("kill -9: settled objects and children that were written to", 0, written,
+                f"of {len(settled)}"),
             Row("SIGTERM to the end, s", 3, await asyncio.to_thread(self.there.subject.stop)),
         ]  # fmt: skip
 
@@ -161,6 +163,10 @@ class Bench:
 
     async def _samples(self) -> Samples:
         return await asyncio.to_thread(self.there.subject.samples)
+
+
+def _cpu(samples: Samples) -> float:
+    return value(samples, "process_cpu_seconds_total")
 
 
 def _plan_ms() -> float:

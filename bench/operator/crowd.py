@@ -108,6 +108,17 @@ class Crowd:
         """Forget all that an object's status says."""
         await self._api.merge(f"{self._path(number)}/status", {"status": None})
 
+    async def versions(self) -> dict[str, str]:
+        """The resourceVersion of every object and of what the operator made for it, by path."""
+        found: dict[str, str] = {}
+        for kind in (f"/apis/{GROUP}/{VERSION}/{PLURAL}", "/apis/batch/v1/jobs", "/api/v1/services",
+                     "/apis/apps/v1/deployments"):  # fmt: skip
+            selector = "" if kind.endswith(PLURAL) else f"?labelSelector={LABEL_NAME}"
+            for item in await self._api.items(f"{kind}{selector}"):
+                place = item["metadata"]
+                found[f"{kind} {place['namespace']}/{place['name']}"] = place["resourceVersion"]
+        return found
+
     def key(self, number: int) -> Key:
         """Namespace and name."""
         return (self._namespaces[number % len(self._namespaces)], f"model-{number}")

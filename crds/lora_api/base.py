@@ -39,7 +39,7 @@ def rules(*items: dict[str, str]) -> dict[str, Any]:
 
 Uri = Annotated[
     str,
-    StringConstraints(pattern=r"^(s3|hf|file)://[^\s]+$", min_length=6, max_length=MAX_URI),
+    StringConstraints(pattern=r"^(s3|hf|pvc|file)://[^\s]+$", min_length=6, max_length=MAX_URI),
 ]
 Percent = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4})?%$", max_length=12)]
 DECIMAL = r"^[0-9]{1,12}(\.[0-9]{1,6})?$"

@@ -14,6 +14,14 @@ class SecretReference(ApiModel):
     name: Annotated[ObjectName, Field(min_length=1)]
 
 
+class CaBundle(ApiModel):
+    """Certificates in a ConfigMap of the object's namespace, which pods mount."""
+
+    config_map_name: Annotated[ObjectName, Field(min_length=1)]
+    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "ca.crt"
+    """Of the PEM file in it."""
+
+
 class Checksums(StrEnum):
     """Which requests carry checksums of their own, beside the signature."""
 
@@ -33,6 +41,8 @@ class S3Connection(ApiModel):
     """Address buckets by path, as most self-hosted servers need."""
     checksums: Checksums = Checksums.WHEN_SUPPORTED
     """`WhenRequired` for servers that refuse `x-amz-checksum-*`: files are then signed instead."""
+    ca_bundle: CaBundle | None = None
+    """Authorities that the endpoint's certificate is trusted by; absent: the image's."""
     secret_ref: SecretReference | None = None
     """Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; absent: workload identity."""
     read_secret_ref: SecretReference | None = None
@@ -46,6 +56,8 @@ class HuggingFaceConnection(ApiModel):
         ""
     )
     """URL of the hub; empty means the public one."""
+    ca_bundle: CaBundle | None = None
+    """Authorities that the mirror's certificate is trusted by, beside the image's."""
     secret_ref: SecretReference | None = None
     """Secret with key `HF_TOKEN`."""
 
@@ -65,6 +77,12 @@ class Connection(ApiModel):
     name: ShortName
     s3: S3Connection | None = None
     hugging_face: HuggingFaceConnection | None = None
+
+    @property
+    def ca_bundle(self) -> CaBundle | None:
+        """Of either kind."""
+        kind = self.s3 or self.hugging_face
+        return kind.ca_bundle if kind else None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

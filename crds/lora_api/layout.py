@@ -3,6 +3,8 @@
 One model per prefix, and no key is the folder of another: POSIX-backed servers cannot hold both.
 """
 
+from functools import lru_cache
+
 from lora_api.digests import digest_of
 
 
@@ -11,6 +13,7 @@ def scope(namespace: str, cluster_name: str = "") -> str:
     return f"{cluster_name}/{namespace}" if cluster_name else namespace
 
 
+@lru_cache(maxsize=4096)  # asked for every source at each look at an object
 def pin_key(kind: str, endpoint: str, uri: str, revision: str, refresh: str) -> str:
     """Identity of an unresolved reference, without the connection's name or credentials."""
     return digest_of([kind, endpoint, uri, revision, refresh])

@@ -5,7 +5,8 @@ each other's results.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lora_api.gates import gates_hash
@@ -31,6 +32,8 @@ class StageRequests:
     spec: Spec
     run: RunReference
     store: StoreReference
+    _run_ids: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
+    """Those that were asked for: a plan asks three times."""
 
     def resolve(self, call: StageCall, default_image: str) -> StageRequest:
         """Pin the sources, or `default_image` for a spec without one; walk the action cache."""
@@ -43,7 +46,11 @@ class StageRequests:
 
     def run_id(self, pins: Mapping[str, PinnedSource], image: str) -> str:
         """Identity of the run's inputs; `image` is the pinned serving image."""
-        return run_id(self.spec, {name: pin.digest for name, pin in pins.items()}, image)
+        digests = {name: pin.digest for name, pin in pins.items()}
+        asked = (image, *(word for pair in sorted(digests.items()) for word in pair))
+        if asked not in self._run_ids:
+            self._run_ids[asked] = run_id(self.spec, digests, image)
+        return self._run_ids[asked]
 
     def report(self, line: Line, pins: Mapping[str, PinnedSource], image: str) -> StageRequest:
         """Write the report of a judged line, whatever the verdict."""
@@ -91,7 +98,7 @@ class StageRequests:
         document = self.spec.to_json()
         return self._request(call, pins, spec=document, judgement=line.judgement, **more)
 
-    @property
+    @cached_property
     def _rules(self) -> str:
         return gates_hash(self.spec.gates, self.spec.overrides or ())
 

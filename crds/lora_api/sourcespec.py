@@ -1,5 +1,6 @@
 """Where models, adapters and data sets come from, as a spec names them."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,16 +8,24 @@ from pydantic import StringConstraints
 
 from lora_api.base import ApiModel, Decimal, Uri
 
+_CLAIM = re.compile(r"pvc://([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)(?:/|$)")
+
 
 class Source(ApiModel):
     """A model, an adapter or a data set somewhere else; `resolve` pins it to a digest."""
 
     uri: Uri
-    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, or `file:///PATH` in local runs."""
+    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, `pvc://CLAIM/PATH`, or `file:///PATH` in local runs."""
     revision: Annotated[str, StringConstraints(max_length=128)] = ""
     """Branch, tag or commit of an hf:// source."""
     connection: Annotated[str, StringConstraints(max_length=32)] = ""
     """Name in `connections`; an s3:// source without one uses the artifact's."""
+
+
+def claim_of(uri: str) -> str:
+    """The PersistentVolumeClaim that a URI names; empty for every other URI, and for a bad name."""
+    found = _CLAIM.match(uri)
+    return found[1] if found else ""
 
 
 class ListedSource(ApiModel):

@@ -5,11 +5,19 @@ hangs in ContainerCreating. Values are handed to clients and never to a message 
 """
 
 import os
+import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lora_api.connections import Connection
-from lora_api.jobcontract import CREDENTIALS_DIR_ENV, DEFAULT_CREDENTIALS_DIR, Reason
+from lora_api.connections import CaBundle, Connection
+from lora_api.jobcontract import (
+    AUTHORITIES_DIR_ENV,
+    AUTHORITIES_FILE,
+    CREDENTIALS_DIR_ENV,
+    DEFAULT_AUTHORITIES_DIR,
+    DEFAULT_CREDENTIALS_DIR,
+    Reason,
+)
 from lora_jobs.errors import Waiting
 
 LOCAL_RUN_ENV = "LORA_LOCAL_RUN"
@@ -60,6 +68,43 @@ def read_credentials(connection: Connection | None, *keys: str) -> dict[str, str
         f"{' and '.join(missing)}; create it in the object's namespace with "
         f"{' and '.join(keys)}",
     )
+
+
+def authorities_file(connection: Connection | None) -> str:
+    """Path of the connection's CA bundle; empty when it has none.
+
+    By hand, where there is no ConfigMap, what AWS_CA_BUNDLE and SSL_CERT_FILE name is trusted.
+
+    Raises:
+        Waiting: A ConfigMap is named but not there, or lacks the key.
+    """
+    bundle = connection.ca_bundle if connection else None
+    if connection is None or bundle is None:
+        return ""
+    folder = Path(os.environ.get(AUTHORITIES_DIR_ENV, DEFAULT_AUTHORITIES_DIR)) / connection.name
+    file = folder / AUTHORITIES_FILE
+    if file.is_file():
+        return _checked(file, bundle)
+    if is_local_run() and not folder.is_dir():
+        return ""
+    raise Waiting(
+        Reason.CREDENTIALS_MISSING,
+        f'ConfigMap "{bundle.config_map_name}" of connection "{connection.name}" is not there or '
+        f"lacks {bundle.key}; create it in the object's namespace with the PEM certificates of "
+        "the endpoint's authority",
+    )
+
+
+def _checked(file: Path, bundle: CaBundle) -> str:
+    try:
+        ssl.create_default_context().load_verify_locations(file)
+    except ssl.SSLError:
+        raise Waiting(
+            Reason.INVALID_INPUT,
+            f'{bundle.key} of ConfigMap "{bundle.config_map_name}" holds no PEM certificate; put '
+            "the certificates of the endpoint's authority there",
+        ) from None
+    return str(file)
 
 
 def _secret_name(connection: Connection | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lora_api.conditions import ConditionReason
+from lora_api.sourcespec import claim_of
 from lora_api.spec import Spec
 from lora_operator.failures import Cure, Trouble
 
@@ -21,6 +22,7 @@ class Allowed:
     images: tuple[str, ...] = ()
     service_accounts: tuple[str, ...] = ANY
     secrets: tuple[str, ...] = ANY
+    claims: tuple[str, ...] = ANY
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,16 @@ def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_N
             field = f"connections[{connection.name}].{place}.name"
             name = reference.name if reference else ""
             yield _Named(field, name, allowed.secrets, "allowed.secrets")
+    for field, uri in _source_uris(spec):
+        yield _Named(f"{field}.uri", claim_of(uri), allowed.claims, "allowed.claims")
+
+
+def _source_uris(spec: Spec) -> Iterator[tuple[str, str]]:
+    yield "baseModel", spec.base_model.uri
+    for number, adapter in enumerate(spec.adapters):
+        yield f"adapters[{number}]", adapter.uri
+    for number, source in enumerate(spec.quantization.calibration_sources):
+        yield f"quantization.calibration.sources[{number}]", source.uri
+    yield "evaluation.task", spec.evaluation.task.uri
+    if spec.evaluation.general:
+        yield "evaluation.general", spec.evaluation.general.uri

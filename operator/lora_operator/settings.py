@@ -104,6 +104,7 @@ class Settings:
                 images=_listed(env.get("ALLOWED_IMAGES", "")),
                 service_accounts=_listed(env.get("ALLOWED_SERVICE_ACCOUNTS", "*")),
                 secrets=_listed(env.get("ALLOWED_SECRETS", "*")),
+                claims=_listed(env.get("ALLOWED_CLAIMS", "*")),
             ),
             profiles=PROFILES.validate_json(env.get("PROFILES") or "{}"),
             resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),

@@ -11,12 +11,14 @@ import pytest
 
 from buckets import make_bucket
 from localcluster.s3 import S3Server
-from lora_api.connections import S3Connection
-from lora_api.jobcontract import Reason
+from lora_api.connections import Connection, S3Connection
+from lora_api.jobcontract import AUTHORITIES_DIR_ENV, CREDENTIALS_DIR_ENV, Reason
 from lora_jobs.errors import Waiting
 from lora_jobs.store.artifacts import fetch_artifact, has_artifact, publish_artifact
 from lora_jobs.store.hashing import hash_file
+from lora_jobs.store.opening import open_place
 from lora_jobs.store.s3 import S3Store, open_s3
+from tinycertificate import write_certificate
 
 pytestmark = pytest.mark.integration
 NUMBERS = itertools.count()
@@ -73,25 +75,26 @@ def test_an_object_without_our_checksum_counts_by_its_size(
     assert store.is_stored("copied", hash_file(file))
 
 
-@pytest.fixture
-def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    return certificate, key
-
-
 def test_over_tls_it_is_the_same_and_a_refused_write_spoils_no_later_one(
-    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with S3Server(tmp_path / "s3", tls=certificate) as server:
-        keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-        store = open_s3("over-tls", "prefix", S3Connection(endpoint=server.endpoint), keys)
+    certificate, key = write_certificate(tmp_path)
+    with S3Server(tmp_path / "s3", tls=(certificate, key)) as server:
+        s3 = {"endpoint": server.endpoint, "secretRef": {"name": "keys"},
+              "caBundle": {"configMapName": "internal-ca"}}  # fmt: skip
+        files = {
+            "connections/tls/AWS_ACCESS_KEY_ID": server.access_key,
+            "connections/tls/AWS_SECRET_ACCESS_KEY": server.secret_key,
+            "authorities/tls/ca.crt": certificate.read_text(),
+        }
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+        monkeypatch.setenv(CREDENTIALS_DIR_ENV, str(tmp_path / "connections"))
+        monkeypatch.setenv(AUTHORITIES_DIR_ENV, str(tmp_path / "authorities"))
+        connection = Connection.model_validate({"name": "tls", "s3": s3})
+        store = open_place("s3://over-tls/prefix", connection)
+        assert isinstance(store, S3Store)
         store.client.create_bucket(Bucket="over-tls")
         digest = publish_artifact(store, model(tmp_path / "made"))
         assert has_artifact(store, digest)
@@ -102,13 +105,12 @@ def test_over_tls_it_is_the_same_and_a_refused_write_spoils_no_later_one(
 
 
 def test_an_untrusted_certificate_is_unreachable_and_says_so(
-    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.delenv("AWS_CA_BUNDLE")
-    with S3Server(tmp_path / "s3", tls=certificate) as server:
+    with S3Server(tmp_path / "s3", tls=write_certificate(tmp_path)) as server:
         store = open_s3("any", "", S3Connection(endpoint=server.endpoint), {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": "x"})  # fmt: skip
-        with pytest.raises(Waiting, match="SSLError") as caught:
+        with pytest.raises(Waiting, match="SSLError.*caBundle") as caught:
             store.check()
         assert caught.value.reason is Reason.STORE_UNREACHABLE
 

@@ -5,14 +5,15 @@ come with their SHA-256, which is checked after the download; small ones with gi
 """
 
 import hashlib
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, hf_hub_url, set_client_factory
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,7 +25,7 @@ from huggingface_hub.utils import build_hf_headers, get_session
 
 from lora_api.connections import Connection
 from lora_api.jobcontract import Reason
-from lora_jobs.connections import read_credentials
+from lora_jobs.connections import authorities_file, read_credentials
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.pins import PinnedFile
 from lora_jobs.store.interface import ObjectMissing
@@ -50,6 +51,8 @@ class HubSource:
         settings = connection.hugging_face if connection else None
         self._endpoint = (settings.endpoint if settings else "").rstrip("/") or _PUBLIC
         token = read_credentials(connection, TOKEN_KEY).get(TOKEN_KEY)
+        if authorities := authorities_file(connection):
+            _client_trust().load_verify_locations(authorities)
         self._api = HfApi(endpoint=self._endpoint, token=token)
         self._headers = build_hf_headers(token=token)
 
@@ -180,10 +183,13 @@ class HubSource:
         except httpx2.HTTPStatusError as error:
             raise self._failed(error.response.status_code) from error
         except httpx2.HTTPError as error:
+            what_to_do = "check the connection's endpoint and the network"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                what_to_do = "name the authority of its certificate as the connection's caBundle"
             raise Waiting(
                 Reason.STORE_UNREACHABLE,
                 f"no answer from {self._endpoint} for {self.uri} ({type(error).__name__}); "
-                "check the connection's endpoint and the network",
+                f"{what_to_do}",
             ) from error
 
     def _not_found(self, error: HfHubHTTPError) -> Waiting:
@@ -211,6 +217,14 @@ class HubSource:
             f"{self._endpoint} refuses {self.uri} ({status}): it is private, gated or not there; "
             f"give a connection whose Secret holds a {TOKEN_KEY} that may read it",
         )
+
+
+@cache
+def _client_trust() -> ssl.SSLContext:
+    """Whom the library's one client trusts: the image's authorities, and what is added."""
+    trust = httpx2.create_ssl_context()
+    set_client_factory(lambda: httpx2.Client(verify=trust, follow_redirects=True, timeout=None))
+    return trust
 
 
 def _beginning(file: Path, size: int) -> tuple[Any, int]:

@@ -1,4 +1,4 @@
-"""Sources in a bucket (`s3://`) or a folder (`file://`): a prefix, or one object.
+"""Sources in a bucket (`s3://`) or a folder (`pvc://`, `file://`): a prefix, or one object.
 
 A bucket's files are identified by ETag and read with `If-Match`; a folder's by SHA-256, as nothing
 else about a local file is worth trusting.
@@ -21,7 +21,7 @@ def open_stored(uri: str, connection: Connection | None) -> "StoredSource":
     """The prefix or object at a URI."""
     scheme, _, rest = uri.rstrip("/").partition("://")
     parent, _, name = rest.rpartition("/")
-    if not parent.strip("/"):  # a bucket as a whole
+    if not parent.strip("/"):  # a bucket or claim as a whole
         return StoredSource(uri, open_place(uri.rstrip("/"), connection), None, name)
     beside = open_place(f"{scheme}://{parent}", connection)
     return StoredSource(uri, beside.below(name), beside, name)

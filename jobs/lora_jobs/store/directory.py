@@ -36,6 +36,8 @@ _TEMPORARY = ".incoming-"
 class DirectoryStore:
     """A folder; it is made at the first write."""
 
+    follows_folder_links = True
+
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
@@ -55,11 +57,11 @@ class DirectoryStore:
         return self.root / checked_key(key)
 
     def list(self, prefix: str = "") -> list[StoredObject]:
-        """Walks the folder of the prefix only; links are followed."""
+        """Walks the folder of the prefix only; links are followed (`follows_folder_links`)."""
         folder = prefix.rpartition("/")[0]
         found = []
         with _explained(self.root):
-            for parent, _, names in os.walk(self.root / folder, followlinks=True):
+            for parent, _, names in os.walk(self.root / folder, followlinks=self.follows_folder_links):
                 for name in names:
                     file = Path(parent, name)
                     key = file.relative_to(self.root).as_posix()

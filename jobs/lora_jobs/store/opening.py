@@ -6,14 +6,20 @@ from urllib.parse import unquote
 
 from lora_api.connections import Connection
 from lora_api.jobcontract import Reason, StoreReference
-from lora_jobs.connections import find_connection, is_local_run, read_credentials
+from lora_jobs.connections import (
+    authorities_file,
+    find_connection,
+    is_local_run,
+    read_credentials,
+)
 from lora_jobs.errors import Waiting
+from lora_jobs.store.claim import open_claim
 from lora_jobs.store.directory import DirectoryStore
 from lora_jobs.store.interface import ObjectStore
 
 
 def open_place(uri: str, connection: Connection | None) -> ObjectStore:
-    """The prefix or folder of an `s3://` or `file://` URI; nothing is asked of it yet.
+    """The prefix or folder of an `s3://`, `pvc://` or `file://` URI; nothing is asked of it yet.
 
     Raises:
         Waiting: The URI cannot be reached that way, or the connection's Secret is missing.
@@ -21,6 +27,8 @@ def open_place(uri: str, connection: Connection | None) -> ObjectStore:
     scheme, _, rest = uri.partition("://")
     if scheme == "file":
         return DirectoryStore(_local_path(uri))
+    if scheme == "pvc":
+        return open_claim(uri)
     if scheme != "s3" or not rest.strip("/"):
         raise Waiting(Reason.INVALID_INPUT, f"{uri} is neither s3://BUCKET/PREFIX nor file:///PATH")
     if connection and connection.s3 is None:
@@ -33,7 +41,8 @@ def open_place(uri: str, connection: Connection | None) -> ObjectStore:
 
     bucket, _, prefix = rest.strip("/").partition("/")
     credentials = read_credentials(connection, *CREDENTIAL_KEYS)
-    return open_s3(bucket, prefix, connection.s3 if connection else None, credentials)
+    settings = connection.s3 if connection else None
+    return open_s3(bucket, prefix, settings, credentials, authorities_file(connection))
 
 
 def open_store(reference: StoreReference, connections: Iterable[Connection]) -> ObjectStore:
@@ -52,7 +61,7 @@ def _local_path(uri: str) -> Path:
     if not is_local_run():
         raise Waiting(
             Reason.INVALID_INPUT,
-            f"{uri} is a path of one machine and works in local runs only; use s3:// or hf://",
+            f"{uri} is a path of one machine and works in local runs only; use s3://, hf:// or pvc://",
         )
     if not path.is_absolute():
         raise Waiting(Reason.INVALID_INPUT, f"{uri} is not absolute; write file:///PATH")

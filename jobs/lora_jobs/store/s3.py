@@ -29,6 +29,7 @@ from botocore.exceptions import (
     ClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 
 from lora_api.connections import Checksums, S3Connection
@@ -266,6 +267,12 @@ class S3Store:
                 f"no credentials for {self.uri()} at {self._endpoint}; give the connection a "
                 "secretRef, or the pod a service account with workload identity",
             ) from error
+        except SSLError as error:
+            raise Waiting(
+                Reason.STORE_UNREACHABLE,
+                f"no TLS with {self._endpoint} (SSLError); if its certificate is not trusted, put "
+                "its authority into a ConfigMap and name that as the connection's caBundle",
+            ) from error
         except BotoCoreError as error:
             raise Waiting(
                 Reason.STORE_UNREACHABLE,
@@ -306,9 +313,16 @@ class S3Store:
 
 
 def open_s3(
-    bucket: str, prefix: str, connection: S3Connection | None, credentials: dict[str, str]
+    bucket: str,
+    prefix: str,
+    connection: S3Connection | None,
+    credentials: dict[str, str],
+    authorities: str = "",
 ) -> S3Store:
-    """A store at a connection's endpoint; what is not given is left to boto3's default chain."""
+    """A store at a connection's endpoint; what is not given is left to boto3's default chain.
+
+    `authorities` is a file of PEM certificates; empty: those of the image, or of AWS_CA_BUNDLE.
+    """
     checksums = connection.checksums if connection else Checksums.WHEN_SUPPORTED
     settings: dict[str, Any] = {
         "endpoint": connection.endpoint if connection else "",
@@ -317,6 +331,7 @@ def open_s3(
         "access_key": credentials.get("AWS_ACCESS_KEY_ID", ""),
         "secret_key": credentials.get("AWS_SECRET_ACCESS_KEY", ""),
         "with_checksums": checksums is Checksums.WHEN_SUPPORTED,
+        "authorities": authorities,
     }
     return S3Store(
         _client(**settings),
@@ -336,6 +351,7 @@ def _client(
     access_key: str,
     secret_key: str,
     with_checksums: bool,
+    authorities: str,
     for_files: bool = False,
 ) -> "S3Client":
     """One client a connection: making one takes a quarter of a second.
@@ -364,6 +380,7 @@ def _client(
         region_name=region or None,
         aws_access_key_id=access_key or None,
         aws_secret_access_key=secret_key or None,
+        verify=authorities or None,
         config=config,
     )
 

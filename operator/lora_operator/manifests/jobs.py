@@ -23,6 +23,7 @@ from lora_operator.actions import CreateJob
 from lora_operator.manifests.pods import (
     STAGE_CONTAINER,
     Json,
+    claims,
     container_security,
     credentials,
     env_list,
@@ -148,5 +149,6 @@ def _volumes(spec: Spec, request: StageRequest) -> tuple[list[Json], list[Json]]
     shared_memory_bytes = RECIPES[Runtime(spec.serving.runtime)].shared_memory_bytes
     if request.call.stage is Stage.BENCHMARK and shared_memory_bytes:
         scratches.append(scratch("shm", "/dev/shm", shared_memory_bytes))  # noqa: S108 - as above
+    scratches += claims(source.uri for source in request.sources.values())
     secrets, mounts = credentials(request.connections)
     return [v for v, _ in scratches] + secrets, [m for _, m in scratches] + mounts

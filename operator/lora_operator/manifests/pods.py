@@ -5,8 +5,14 @@ from typing import Any
 
 from lora_api import API_VERSION, KIND
 from lora_api.connections import Connection, SecretReference
-from lora_api.jobcontract import DEFAULT_CREDENTIALS_DIR
+from lora_api.jobcontract import (
+    AUTHORITIES_FILE,
+    DEFAULT_AUTHORITIES_DIR,
+    DEFAULT_CLAIMS_DIR,
+    DEFAULT_CREDENTIALS_DIR,
+)
 from lora_api.podspec import Resources, Scheduling
+from lora_api.sourcespec import claim_of
 from lora_api.spec import Accelerator
 from lora_operator.observed import ObservedObject
 
@@ -113,25 +119,49 @@ def scratch(name: str, path: str, memory_bytes: int = 0) -> tuple[Json, Json]:
     return {"name": name, "emptyDir": medium}, {"name": name, "mountPath": path}
 
 
+def claims(uris: Iterable[str]) -> list[tuple[Json, Json]]:
+    """(volume, mount) of each claim that `pvc://` URIs name, to be read only."""
+    names = sorted({claim for uri in uris if (claim := claim_of(uri))})
+    return [
+        (
+            {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": name}},
+            {
+                "name": f"claim-{number}",
+                "mountPath": f"{DEFAULT_CLAIMS_DIR}/{name}",
+                "readOnly": True,
+            },
+        )
+        for number, name in enumerate(names)
+    ]
+
+
 def credentials(
     connections: Iterable[Connection], read_only: bool = False
 ) -> tuple[list[Json], list[Json]]:
-    """(volumes, mounts) of the connections' Secrets, one folder a connection.
+    """(volumes, mounts) of the connections' Secrets and CA bundles, one folder a connection.
+
+    All are optional: what is missing is a typed reason of the program, and no pod that hangs.
 
     Args:
         connections: Those that the container uses.
         read_only: Prefer the read-only credentials, for pods that serve.
     """
     volumes, mounts = [], []
-    for connection in connections:
-        secret = _secret_of(connection, read_only)
-        if secret is None:
-            continue
-        name = f"connection-{connection.name}"
-        source = {"secretName": secret.name, "optional": True, "defaultMode": _GROUP_MAY_READ}
-        volumes.append({"name": name, "secret": source})
-        folder = f"{DEFAULT_CREDENTIALS_DIR}/{connection.name}"
+
+    def add(name: str, source: Json, folder: str) -> None:
+        volumes.append({"name": name, **source})
         mounts.append({"name": name, "mountPath": folder, "readOnly": True})
+
+    for connection in connections:
+        if secret := _secret_of(connection, read_only):
+            keys = {"secretName": secret.name, "optional": True, "defaultMode": _GROUP_MAY_READ}
+            folder = f"{DEFAULT_CREDENTIALS_DIR}/{connection.name}"
+            add(f"connection-{connection.name}", {"secret": keys}, folder)
+        if bundle := connection.ca_bundle:
+            items = [{"key": bundle.key, "path": AUTHORITIES_FILE}]
+            kept = {"name": bundle.config_map_name, "optional": True, "items": items}
+            folder = f"{DEFAULT_AUTHORITIES_DIR}/{connection.name}"
+            add(f"ca-{connection.name}", {"configMap": kept}, folder)
     return volumes, mounts
 
 

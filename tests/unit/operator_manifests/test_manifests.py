@@ -28,6 +28,7 @@ from lora_api.naming import (
     job_name,
 )
 from lora_api.runtimes import RECIPES, Runtime
+from lora_api.sources import requested_sources
 from lora_api.spec import Spec, parse_spec
 from lora_operator.actions import ApplyDeployment, ApplyService, CreateJob
 from lora_operator.cluster import SERVICES
@@ -57,6 +58,7 @@ def job(stage: Stage, asked: Spec, name: str = "demo") -> Json:
     call = StageCall(stage=stage, parents={"merged": DIGEST}, candidate="default")
     request = StageRequest(
         call=call,
+        sources=requested_sources(asked),
         run=RunReference(namespace="team", name=name, uid="uid-1"),
         store=StoreReference(uri="s3://models/store", scope="team", connection="models"),
         connections=asked.connections or [],
@@ -194,6 +196,43 @@ def test_credentials_are_optional_read_only_files_and_nothing_else(kind: str) ->
     )
     assert "secretKeyRef" not in text
     assert "envFrom" not in json.dumps(document)
+
+
+def test_a_claim_that_sources_name_is_mounted_once_to_be_read() -> None:
+    asked = spec(
+        baseModel={"uri": "pvc://models/base"},
+        adapters=[{"uri": "pvc://models/adapters/sql"}, {"uri": "pvc://team-b/adapter"}],
+    )
+    document = job(Stage.MERGE, asked)
+    mounted = {
+        m["mountPath"]: m["readOnly"]
+        for c in containers(document)
+        for m in c["volumeMounts"]
+        if "/claims/" in m["mountPath"]
+    }
+    assert mounted == {
+        "/var/run/lora-operator/claims/models": True,
+        "/var/run/lora-operator/claims/team-b": True,
+    }
+    named = [v["persistentVolumeClaim"] for v in pod_of(document)["volumes"]
+             if "persistentVolumeClaim" in v]  # fmt: skip
+    assert named == [{"claimName": "models"}, {"claimName": "team-b"}]
+    assert "persistentVolumeClaim" not in json.dumps(job(Stage.MERGE, spec()))
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_a_ca_bundle_is_an_optional_file_of_the_program_that_connects(kind: str) -> None:
+    s3 = {"secretRef": {"name": "s3"}, "caBundle": {"configMapName": "internal-ca"}}
+    document = workload(kind, spec(connections=[{"name": "models", "s3": s3}]))
+    [volume] = [v for v in pod_of(document)["volumes"] if "configMap" in v]
+    assert volume["configMap"] == {
+        "name": "internal-ca", "optional": True, "items": [{"key": "ca.crt", "path": "ca.crt"}],
+    }  # fmt: skip
+    mounts = [m for c in containers(document) for m in c["volumeMounts"]
+              if m["name"] == volume["name"]]  # fmt: skip
+    assert [(m["mountPath"], m["readOnly"]) for m in mounts] == [
+        ("/var/run/lora-operator/authorities/models", True)
+    ]
 
 
 def test_the_engine_itself_sees_no_credentials_and_fetch_reads_with_the_lesser_ones() -> None:

@@ -34,6 +34,8 @@ def conditions(made: Plan) -> dict[str, tuple[str, str, str]]:
         ({}, Allowed(secrets=("models-*",)), "connections[models].s3.secretRef.name"),
         ({"connections": HUB, "artifact": {"uri": "s3://b/p"}}, Allowed(secrets=("s3",)),
          "connections[hub].huggingFace.secretRef.name"),
+        ({"baseModel": {"uri": "pvc://payroll/model"}}, Allowed(claims=("models-*",)),
+         "baseModel.uri"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_allowed_starts_nothing_and_is_told(
@@ -56,6 +58,8 @@ def test_a_name_that_is_not_allowed_starts_nothing_and_is_told(
         ({}, Allowed(service_accounts=())),
         ({"serving.serviceAccountName": "models-a"}, Allowed(service_accounts=("models-?",))),
         ({}, Allowed(secrets=("s*",))),
+        ({"baseModel": {"uri": "pvc://models-a/model"}}, Allowed(claims=("models-?",))),
+        ({}, Allowed(claims=())),
     ],
 )
 def test_what_is_allowed_runs(changes: dict[str, Any], allowed: Allowed) -> None:

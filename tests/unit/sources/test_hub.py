@@ -6,6 +6,7 @@ its `resolve` URLs, ranges included.
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 
 from lora_api.connections import Connection
-from lora_api.jobcontract import CREDENTIALS_DIR_ENV, Reason
+from lora_api.jobcontract import AUTHORITIES_DIR_ENV, CREDENTIALS_DIR_ENV, Reason
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.compatibility import read_shapes
 from lora_jobs.sources.fetching import fetch_source
 from lora_jobs.sources.place import Source, open_source, pin_source
 from lora_jobs.sources.selection import SourceKind
+from tinycertificate import write_certificate
 from tinyfiles import write_base
 
 TOKEN = "hf_secret"
@@ -30,7 +32,7 @@ REPOSITORY = "org/base"
 class Hub:
     """One private or public repository with a `main` that can move."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.main = ""
         self.private = False
@@ -47,7 +49,12 @@ class Hub:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        scheme = "https" if certificate else "http"
+        self.endpoint = f"{scheme}://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def commit(self, folder: Path) -> str:
@@ -118,8 +125,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub.server.shutdown()
 
 
-def connection(hub: Hub, secret: bool = False) -> Connection:
+def connection(hub: Hub, secret: bool = False, ca: bool = False) -> Connection:
     kind: dict[str, Any] = {"endpoint": hub.endpoint}
+    if ca:
+        kind["caBundle"] = {"configMapName": "internal-ca"}
     if secret:
         kind["secretRef"] = {"name": "hf-token"}
     return Connection.model_validate({"name": "hub", "huggingFace": kind})
@@ -198,3 +207,29 @@ def test_a_hub_that_does_not_answer_is_unreachable(hub: Hub) -> None:
 def test_a_name_without_an_organisation_is_refused(hub: Hub) -> None:
     with pytest.raises(Waiting, match="is not hf://ORGANISATION/NAME"):
         open_source("hf://base", "", connection(hub))
+
+
+def test_a_mirror_with_a_certificate_of_ones_own_is_trusted_by_its_ca_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(AUTHORITIES_DIR_ENV, str(tmp_path / "authorities"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    certificate = write_certificate(tmp_path)
+    hub = Hub(write_base(tmp_path / "base", hidden=8), certificate)
+    refused = waits(open_source(f"hf://{REPOSITORY}", "", connection(hub)))
+    assert refused.reason is Reason.STORE_UNREACHABLE
+    assert "caBundle" in str(refused)
+    with pytest.raises(Waiting, match='ConfigMap "internal-ca" of connection "hub" is not there'):
+        open_source(f"hf://{REPOSITORY}", "", connection(hub, ca=True))
+    file = tmp_path / "authorities" / "hub" / "ca.crt"
+    file.parent.mkdir(parents=True)
+    file.write_text("no certificate")
+    with pytest.raises(Waiting, match="holds no PEM certificate") as told:
+        open_source(f"hf://{REPOSITORY}", "", connection(hub, ca=True))
+    assert told.value.reason is Reason.INVALID_INPUT
+    file.write_bytes(certificate[0].read_bytes())
+    source = open_source(f"hf://{REPOSITORY}", "", connection(hub, ca=True))
+    pin = pin_source(SourceKind.BASE, source)
+    fetch_source(source, pin, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "config.json").is_file()
+    hub.server.shutdown()
