@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from lora_api.base import ApiModel, Token, atomic
+from lora_api.base import ApiModel, ObjectName, Token, atomic
 
 Quantity = Annotated[
     str,
@@ -45,6 +45,18 @@ class LocalObjectReference(ApiModel):
     """The name of an object in the same namespace."""
 
     name: Label
+
+
+class ClaimReference(ApiModel):
+    """A PersistentVolumeClaim in the object's namespace."""
+
+    claim_name: Annotated[ObjectName, Field(min_length=1)]
+
+
+class ModelVolume(ApiModel):
+    """Where serving pods keep the model: filled by the first pod, hashed again by every one."""
+
+    persistent_volume_claim: ClaimReference
 
 
 class Scheduling(ApiModel):

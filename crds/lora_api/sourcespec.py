@@ -15,7 +15,7 @@ class Source(ApiModel):
     """A model, an adapter or a data set somewhere else; `resolve` pins it to a digest."""
 
     uri: Uri
-    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, `pvc://CLAIM/PATH`, or `file:///PATH` in local runs."""
+    """`hf://ORG/NAME`, `s3://BUCKET/PREFIX`, `pvc://CLAIM/PATH`; `file:///PATH` in local runs."""
     revision: Annotated[str, StringConstraints(max_length=128)] = ""
     """Branch, tag or commit of an hf:// source."""
     connection: Annotated[str, StringConstraints(max_length=32)] = ""

@@ -24,7 +24,7 @@ from lora_api.base import (
 )
 from lora_api.connections import Connection
 from lora_api.gatespec import Gates, Override
-from lora_api.podspec import Scheduling
+from lora_api.podspec import ModelVolume, Scheduling
 from lora_api.quantization import Awq as Awq
 from lora_api.quantization import Calibration as Calibration
 from lora_api.quantization import Candidate as Candidate
@@ -215,6 +215,8 @@ class Serving(ApiModel):
         list[EnvVar] | None, Field(max_length=32, json_schema_extra=list_map("name"))
     ] = None
     service: ServiceTemplate = ServiceTemplate()
+    model_volume: ModelVolume | None = None
+    """A volume that all pods share; unset: each pod fetches the model into its own `emptyDir`."""
     service_account_name: ObjectName = ""
     scheduling: Scheduling = Scheduling()
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = 360

@@ -24,7 +24,7 @@ def volume(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A folder of this machine as the one PersistentVolume that the claim can bind."""
     if os.environ.get("CLUSTER") == "current":
         pytest.skip("a volume of this machine's files needs the local cluster")
-    folder = Path("/var/tmp") / f"lora-operator-volume-{os.getpid()}"  # noqa: S108 - made here
+    folder = Path("/var/tmp") / f"lora-operator-volume-{os.getpid()}"
     model = tiny_model.ensure()
     shutil.copytree(model.base, folder / "base")
     shutil.copytree(model.adapter, folder / "adapter")

@@ -110,7 +110,7 @@ def test_an_untrusted_certificate_is_unreachable_and_says_so(
     with S3Server(tmp_path / "s3", tls=write_certificate(tmp_path)) as server:
         store = open_s3("any", "", S3Connection(endpoint=server.endpoint), {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": "x"})  # fmt: skip
-        with pytest.raises(Waiting, match="SSLError.*caBundle") as caught:
+        with pytest.raises(Waiting, match=r"SSLError.*caBundle") as caught:
             store.check()
         assert caught.value.reason is Reason.STORE_UNREACHABLE
 

@@ -31,20 +31,23 @@ def fetch(
 ) -> None:
     """Download an artifact and verify every file before an engine may read it.
 
-    A folder that holds exactly this artifact is left as it is, once it has been hashed again.
+    A folder that holds exactly this artifact is left as it is, once it has been hashed again. Of
+    several that fill one folder of a shared volume, one downloads and the others wait for it.
     Without --store, store and connections are those of the request in LORA_STAGE_REQUEST. Why it
     cannot be had is written to LORA_STAGE_RESULT too, where that is set.
     """
     from lora_jobs.byhand import opened_store
     from lora_jobs.store.artifacts import verify_folder
+    from lora_jobs.store.filling import filling
     from lora_jobs.termination import end_promptly_on_sigterm
 
     end_promptly_on_sigterm()
-    if verify_folder(output, digest):
-        print(f"{output} holds {digest}, verified")
-        return
     try:
-        _download(opened_store(store, scope, connection, endpoint), digest, output)
+        with filling(output):
+            if verify_folder(output, digest):
+                print(f"{output} holds {digest}, verified")
+                return
+            _download(opened_store(store, scope, connection, endpoint), digest, output)
     except StageError as error:
         if result_path := os.environ.get(RESULT_PATH_ENV):
             Path(result_path).write_text(error.to_termination_message())

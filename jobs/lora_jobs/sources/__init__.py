@@ -1,4 +1,4 @@
-"""Where models, adapters and data sets come from: `s3://`, `hf://`, `pvc://`, and `file://` in local runs.
+"""Where models and data sets come from: `s3://`, `hf://`, `pvc://`, and `file://` in local runs.
 
 pins             what a source was resolved to: a file list and its digest
 selection        which of its files are useful and safe

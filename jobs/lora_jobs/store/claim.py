@@ -1,7 +1,7 @@
 """A PersistentVolumeClaim that the pod has mounted, as a place to read from: `pvc://CLAIM/PATH`.
 
-Whoever fills a volume may put links into it, and this pod's other mounts hold credentials. So a link
-is followed only where it stays in the claim, as those of a Hugging Face cache do.
+Whoever fills a volume may put links into it, and this pod's other mounts hold credentials. So a
+link is followed only where it stays in the claim, as those of a Hugging Face cache do.
 """
 
 import os

@@ -61,7 +61,9 @@ class DirectoryStore:
         folder = prefix.rpartition("/")[0]
         found = []
         with _explained(self.root):
-            for parent, _, names in os.walk(self.root / folder, followlinks=self.follows_folder_links):
+            for parent, _, names in os.walk(
+                self.root / folder, followlinks=self.follows_folder_links
+            ):
                 for name in names:
                     file = Path(parent, name)
                     key = file.relative_to(self.root).as_posix()

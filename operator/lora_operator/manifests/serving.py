@@ -176,6 +176,10 @@ def _pod(
     request = fetch_request(parent, spec, settings, action.digest)
     secrets, secret_mounts = credentials(request.connections, read_only=True)
     model, model_mount = scratch("model", MODELS_DIR)
+    if serving.model_volume:
+        claim = serving.model_volume.persistent_volume_claim.claim_name
+        model = {"name": model["name"], "persistentVolumeClaim": {"claimName": claim}}
+    model_dir = _model_dir(spec, recipe, action.digest)
     tmp, tmp_mount = scratch("tmp", "/tmp")  # noqa: S108 - an emptyDir of this pod alone
     volumes, engine_mounts = [model, tmp, *secrets], [{**model_mount, "readOnly": True}, tmp_mount]
     if runtime.shared_memory_bytes:
@@ -183,8 +187,9 @@ def _pod(
         volumes.append(shm)
         engine_mounts.append(shm_mount)
     fetch_mounts = [model_mount, tmp_mount, *secret_mounts]
-    fetch = _fetch_container(settings, request, _model_dir(recipe), fetch_mounts)
-    engine = _engine_container(spec, recipe, runtime, accelerator) | {"volumeMounts": engine_mounts}
+    fetch = _fetch_container(settings, request, model_dir, fetch_mounts)
+    engine = _engine_container(spec, recipe, runtime, accelerator, model_dir)
+    engine |= {"volumeMounts": engine_mounts}
     pod = pod_basics(serving.scheduling, serving.service_account_name) | {
         "terminationGracePeriodSeconds": serving.termination_grace_period_seconds,
         "initContainers": [fetch],
@@ -231,13 +236,17 @@ def _fetch_container(
 
 
 def _engine_container(
-    spec: Spec, recipe: ServingRecipe, runtime: RuntimeRecipe, accelerator: Accelerator
+    spec: Spec,
+    recipe: ServingRecipe,
+    runtime: RuntimeRecipe,
+    accelerator: Accelerator,
+    model_dir: str,
 ) -> Json:
     serving = spec.serving
     grace_seconds = serving.termination_grace_period_seconds
     pre_stop_seconds = max(1, min(_LONGEST_PRE_STOP_SECONDS, grace_seconds // 4))
     start_seconds = seconds_of(serving.strategy.start_deadline)
-    command = _command(recipe)
+    command = _command(recipe, model_dir)
     container: Json = {
         "name": ENGINE_CONTAINER,
         "image": recipe.image,
@@ -255,15 +264,19 @@ def _engine_container(
     return container | ({"workingDir": command.working_dir} if command.working_dir else {})
 
 
-def _model_dir(recipe: ServingRecipe) -> str:
-    """Its last part is the model's name: some engines know the model by it."""
-    return f"{MODELS_DIR}/{recipe.model_name}"
+def _model_dir(spec: Spec, recipe: ServingRecipe, digest: str) -> str:
+    """Its last part is the model's name: some engines know the model by it.
+
+    On a volume that is shared each artifact has a folder of its own.
+    """
+    shared = f"{digest.replace(':', '-')}/" if spec.serving.model_volume else ""
+    return f"{MODELS_DIR}/{shared}{recipe.model_name}"
 
 
-def _command(recipe: ServingRecipe) -> ServeCommand:
+def _command(recipe: ServingRecipe, model_dir: str) -> ServeCommand:
     return serve_command(
         recipe.runtime,
-        _model_dir(recipe),
+        model_dir,
         recipe.model_name,
         SERVING_PORT,
         recipe.args,

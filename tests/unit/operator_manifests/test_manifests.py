@@ -198,6 +198,25 @@ def test_credentials_are_optional_read_only_files_and_nothing_else(kind: str) ->
     assert "envFrom" not in json.dumps(document)
 
 
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_a_shared_volume_has_a_folder_for_each_artifact_that_the_engine_only_reads(
+    runtime: Runtime,
+) -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "models"}}
+    document = deployment(spec(**{"serving.runtime": runtime, "serving.modelVolume": volume}))
+    [model] = [v for v in pod_of(document)["volumes"] if v["name"] == "model"]
+    assert model == {"name": "model", **volume}
+    fetch, engine = containers(document)
+    folder = f"/models/{DIGEST.replace(':', '-')}/demo"
+    assert fetch["command"][-2:] == ["--output", folder]
+    told = engine.get("workingDir", "") + " ".join(engine["command"])
+    assert folder.removesuffix("demo") in told
+    reads = {m["name"]: m.get("readOnly", False) for m in engine["volumeMounts"]}
+    assert reads["model"]
+    alone = deployment(spec(**{"serving.runtime": runtime}))
+    assert next(containers(alone))["command"][-1] == "/models/demo"
+
+
 def test_a_claim_that_sources_name_is_mounted_once_to_be_read() -> None:
     asked = spec(
         baseModel={"uri": "pvc://models/base"},

@@ -36,6 +36,8 @@ def conditions(made: Plan) -> dict[str, tuple[str, str, str]]:
          "connections[hub].huggingFace.secretRef.name"),
         ({"baseModel": {"uri": "pvc://payroll/model"}}, Allowed(claims=("models-*",)),
          "baseModel.uri"),
+        ({"serving.modelVolume": {"persistentVolumeClaim": {"claimName": "payroll"}}},
+         Allowed(claims=("models-*",)), "serving.modelVolume.persistentVolumeClaim.claimName"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_allowed_starts_nothing_and_is_told(
