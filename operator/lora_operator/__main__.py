@@ -219,7 +219,8 @@ async def _resync(
             continue
         age.compare(objects)
         for key in objects:
-            queue.add(key, random.uniform(0.0, settings.resync_seconds / 10))  # noqa: S311
+            delay_seconds = random.uniform(0.0, settings.resync_seconds / 10)  # noqa: S311
+            queue.add(key, delay_seconds, can_wait=True)
 
 
 async def _all_objects(cluster: Cluster, settings: Settings) -> dict[ObjectKey, str]:

@@ -9,8 +9,8 @@ Trap: kopf ends the process when a watch fails for good (410, an ERROR event); a
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import kopf
 
@@ -21,11 +21,18 @@ from lora_operator.reconcile import ObjectKey
 from lora_operator.watchage import WatchAge
 
 Labels = Mapping[str, str]
-Enqueue = Callable[[ObjectKey], None]
 Saw = Callable[[str], None]
 
 FINALIZER = f"{GROUP}/kopf"
 """Never set, since no handler needs one; kopf's own would name another project."""
+
+
+class Enqueue(Protocol):
+    """Takes a key into the queue."""
+
+    def __call__(self, key: ObjectKey, *, can_wait: bool = False) -> None:
+        """Where it can wait, others go first."""
+        ...
 
 
 class JitteredBackoffs:
@@ -75,24 +82,42 @@ def watches(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def lora_deployment_changed(
-        namespace: str | None, name: str, meta: Mapping[str, Any], **_: Any
+        namespace: str | None,
+        name: str,
+        type: str | None,
+        meta: Mapping[str, Any],
+        status: Mapping[str, Any],
+        **_: Any,
     ) -> None:
         key = ObjectKey(namespace or "", name)
         saw(PLURAL)
         age.tell(key, str(meta.get("resourceVersion")))
-        enqueue(key)
+        enqueue(key, can_wait=type is None and _is_settled(meta, status))
 
     async def child_changed(
-        namespace: str | None, labels: Labels, resource: kopf.Resource, **_: Any
+        namespace: str | None,
+        labels: Labels,
+        type: str | None,
+        resource: kopf.Resource,
+        **_: Any,
     ) -> None:
         saw(resource.plural)
         if owner := labels.get(LABEL_NAME):
-            enqueue(ObjectKey(namespace or "", owner))
+            # A first listing tells of every child; those of an unsettled object come with it.
+            enqueue(ObjectKey(namespace or "", owner), can_wait=type is None)
 
     for kind in CHILDREN:
         kopf.on.event(*_selector(kind), registry=registry, id=kind.plural)(child_changed)
     assert_watches_only(registry)
     return registry
+
+
+def _is_settled(meta: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the object served what it asks for when it was last looked at."""
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    ready = next((c for c in conditions if c.get("type") == "Ready"), {})
+    is_of_now = ready.get("observedGeneration") == meta.get("generation")
+    return is_of_now and ready.get("status") == "True"
 
 
 def assert_watches_only(registry: kopf.OperatorRegistry) -> None:

@@ -1,6 +1,7 @@
 """Keys to look at, each at most once at a time, now or later.
 
     add(key) -> due now      a key that is worked on is looked at once more afterwards
+    add(key, can_wait)       others that are due go first, for `PATIENCE_SECONDS` at most
     work(key) -> seconds     when to look again, None: not by itself
     work(key) raises         again with exponential back-off; other keys are not affected
 
@@ -13,7 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -72,31 +73,54 @@ class TryLater(Exception):
     """Work that could not be done for a known reason: backed off, told in one line."""
 
 
+PATIENCE_SECONDS = 30.0
+"""How long a key that can wait stands back behind others, so that it waits for ever for none."""
+
+
+class Due(NamedTuple):
+    """When a key is due, and since when it counts as waiting: who waits longest goes first."""
+
+    at: float
+    since: float
+
+
 class Schedule(Generic[Key]):
     """When each key is due; a key has one entry, the earliest."""
 
     def __init__(self) -> None:
-        self._due: dict[Key, float] = {}
-        self._heap: list[tuple[float, int, Key]] = []
+        self._due: dict[Key, Due] = {}
+        self._later: list[tuple[float, int, Key, Due]] = []
+        """By the moment at which they are due."""
+        self._now: list[tuple[float, int, Key, Due]] = []
+        """Those that were due at the last look, who waits longest first."""
         self._count = 0
         self._running: set[Key] = set()
 
-    def add(self, key: Key, due: float) -> None:
-        """Due then, unless it is due earlier already."""
-        if key in self._due and self._due[key] <= due:
-            return
-        self._due[key] = due
-        self._push(key)
+    def add(self, key: Key, at: float, can_wait: bool = False) -> None:
+        """Due then; where it is due already, at the earlier of both, with the less patience."""
+        due = Due(at, at + (PATIENCE_SECONDS if can_wait else 0.0))
+        known = self._due.get(key)
+        if known:
+            due = Due(min(known.at, due.at), min(known.since, due.since))
+        if due != known:
+            self._due[key] = due
+            self._push(key)
 
-    def start(self, now: float) -> Key | None:
-        """The key that is due longest and not being worked on; it counts as being worked on."""
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = heapq.heappop(self._heap)
-            if self._due.get(key) != due or key in self._running:
-                continue  # replaced by an earlier one, or comes again at `finish`
-            del self._due[key]
-            self._running.add(key)
-            return key
+    def start(self, now: float) -> tuple[Key, float] | None:
+        """The key that waits longest and is not being worked on, and when it was due.
+
+        It counts as being worked on.
+        """
+        while self._later and self._later[0][0] <= now:
+            _, count, key, due = heapq.heappop(self._later)
+            if self._is_valid(key, due):
+                heapq.heappush(self._now, (due.since, count, key, due))
+        while self._now:
+            _, _, key, due = heapq.heappop(self._now)
+            if self._is_valid(key, due):
+                del self._due[key]
+                self._running.add(key)
+                return key, due.at
         return None
 
     def finish(self, key: Key) -> None:
@@ -107,20 +131,23 @@ class Schedule(Generic[Key]):
 
     def next_due(self) -> float | None:
         """The earliest moment at which `start` can find anything."""
-        while self._heap:
-            due, _, key = self._heap[0]
-            if self._due.get(key) == due and key not in self._running:
-                return due
-            heapq.heappop(self._heap)
-        return None
+        for heap in (self._now, self._later):
+            while heap and not self._is_valid(*heap[0][2:]):
+                heapq.heappop(heap)
+        return min((heap[0][3].at for heap in (self._now, self._later) if heap), default=None)
 
     def depth(self, now: float) -> int:
         """Keys that are due and not being worked on."""
-        return sum(due <= now and key not in self._running for key, due in self._due.items())
+        return sum(due.at <= now and key not in self._running for key, due in self._due.items())
+
+    def _is_valid(self, key: Key, due: Due) -> bool:
+        """Not replaced by an earlier one, and none that comes again at `finish`."""
+        return self._due.get(key) == due and key not in self._running
 
     def _push(self, key: Key) -> None:
         self._count += 1  # equal times in the order of their arrival
-        heapq.heappush(self._heap, (self._due[key], self._count, key))
+        due = self._due[key]
+        heapq.heappush(self._later, (due.at, self._count, key, due))
 
 
 class WorkQueue(Generic[Key]):
@@ -151,9 +178,15 @@ class WorkQueue(Generic[Key]):
         self._changed = asyncio.Event()
         self._stopping = False
 
-    def add(self, key: Key, delay_seconds: float = 0.0) -> None:
-        """Look at the key then, or earlier when it is due earlier. Returns at once."""
-        self._schedule.add(key, self._clock.monotonic() + delay_seconds)
+    def add(self, key: Key, delay_seconds: float = 0.0, can_wait: bool = False) -> None:
+        """Look at the key then, or earlier when it is due earlier. Returns at once.
+
+        Args:
+            key: What to look at.
+            delay_seconds: From now.
+            can_wait: Nothing is known to have changed; others go first.
+        """
+        self._schedule.add(key, self._clock.monotonic() + delay_seconds, can_wait)
         self._changed.set()
 
     def depth(self) -> int:
@@ -182,14 +215,15 @@ class WorkQueue(Generic[Key]):
     async def _next(self) -> Key | None:
         while not self._stopping:
             self._changed.clear()
-            now, due = self._clock.monotonic(), self._schedule.next_due()
-            key = self._schedule.start(now)
-            if key is not None:
-                if self._meter and due is not None:
+            now = self._clock.monotonic()
+            if started := self._schedule.start(now):
+                key, due = started
+                if self._meter:
                     self._meter.waited(now - due)
                 self._changed.set()  # another worker may find more
                 return key
-            await self._until_changed(None if due is None else due - now)
+            next_due = self._schedule.next_due()
+            await self._until_changed(None if next_due is None else next_due - now)
         return None
 
     async def _until_changed(self, seconds: float | None) -> None:

@@ -40,7 +40,7 @@ def test_the_watches_never_give_up_and_wait_at_most_30_s() -> None:
 
 
 def test_the_registry_has_one_watch_a_kind_and_nothing_that_writes() -> None:
-    registry: Any = watches(lambda key: None)
+    registry: Any = watches(lambda key, can_wait=False: None)
     watched = {h.selector.any_name or h.selector.plural for h in registry._watching._handlers}
     assert watched == {"loradeployments", "jobs", "pods", "deployments", "services"}
     assert_watches_only(registry)
@@ -48,7 +48,7 @@ def test_the_registry_has_one_watch_a_kind_and_nothing_that_writes() -> None:
 
 @pytest.mark.parametrize("decorator", [kopf.on.create, kopf.on.update, kopf.timer, kopf.index])
 def test_a_handler_that_writes_is_refused_at_start(decorator: Any) -> None:
-    registry = watches(lambda key: None)
+    registry = watches(lambda key, can_wait=False: None)
     options = {"interval": 5} if decorator is kopf.timer else {}
     decorator("lora-operator.dev", "v1alpha1", "loradeployments", registry=registry, **options)(
         lambda **_: None
@@ -60,7 +60,7 @@ def test_a_handler_that_writes_is_refused_at_start(decorator: Any) -> None:
 async def test_an_event_of_a_child_names_its_object_and_one_of_a_stranger_nothing() -> None:
     keys: list[ObjectKey] = []
     seen: list[str] = []
-    registry = watches(keys.append, saw=seen.append)
+    registry = watches(lambda key, can_wait=False: keys.append(key), saw=seen.append)
     handlers = {str(h.id): h.fn for h in registry._watching._handlers}
     jobs = kopf.Resource("batch", "v1", "jobs")
     owned = {"lora-operator.dev/name": "demo"}
@@ -72,8 +72,33 @@ async def test_an_event_of_a_child_names_its_object_and_one_of_a_stranger_nothin
     assert seen == ["jobs", "jobs", "loradeployments"]
 
 
+SERVES = {"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 3}]}
+WORKS = {"conditions": [{"type": "Ready", "status": "Unknown", "observedGeneration": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "can_wait"),
+    [
+        (None, SERVES, True),  # the listing at the start
+        ("MODIFIED", SERVES, False),
+        (None, WORKS, False),
+        (None, {}, False),
+        (None, {"conditions": [SERVES["conditions"][0] | {"observedGeneration": 2}]}, False),
+    ],
+)
+async def test_at_the_start_objects_that_serve_can_wait_for_those_that_work(
+    told: str | None, status: dict[str, Any], can_wait: bool
+) -> None:
+    added: list[bool] = []
+    registry = watches(lambda key, can_wait=False: added.append(can_wait))
+    (own,) = [h.fn for h in registry._watching._handlers if "lora_deployment" in str(h.id)]
+    meta = {"resourceVersion": "1", "generation": 3}
+    await call(own, namespace="team", name="demo", meta=meta, status=status, type=told)
+    assert added == [can_wait]
+
+
 async def call(handler: Any, **arguments: Any) -> None:
-    await handler(**arguments)
+    await handler(**{"type": "MODIFIED", "status": {}} | arguments)
 
 
 def test_the_operator_loads_neither_torch_nor_an_s3_client() -> None:

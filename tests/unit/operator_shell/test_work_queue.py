@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_clock import FakeClock, settle
-from lora_operator.workqueue import Schedule, TryLater, WorkQueue
+from lora_operator.workqueue import PATIENCE_SECONDS, Schedule, TryLater, WorkQueue
 
 Work = Callable[[str], Awaitable[float | None]]
 
@@ -185,6 +185,7 @@ async def test_stopping_lets_the_look_under_way_end_and_starts_no_other() -> Non
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 9)),
+        st.tuples(st.just("add patiently"), st.sampled_from("abc"), st.integers(0, 9)),
         st.tuples(st.just("start"), st.just(""), st.just(0)),
         st.tuples(st.just("finish"), st.sampled_from("abc"), st.just(0)),
         st.tuples(st.just("wait"), st.just(""), st.integers(1, 5)),
@@ -199,12 +200,16 @@ def test_a_schedule_loses_no_key_and_starts_none_that_runs_or_is_not_due(
 ) -> None:
     schedule: Schedule[str] = Schedule()
     due: dict[str, float] = {}
+    since: dict[str, float] = {}
     active: set[str] = set()
     now = 0.0
     for operation, key, number in operations:
-        if operation == "add":
-            schedule.add(key, now + number)
+        if operation.startswith("add"):
+            can_wait = operation == "add patiently"
+            schedule.add(key, now + number, can_wait)
             due[key] = min(due.get(key, now + number), now + number)
+            waits_from = now + number + (PATIENCE_SECONDS if can_wait else 0.0)
+            since[key] = min(since.get(key, waits_from), waits_from)
         elif operation == "wait":
             now += number
         elif operation == "finish":
@@ -216,7 +221,46 @@ def test_a_schedule_loses_no_key_and_starts_none_that_runs_or_is_not_due(
             if started is None:
                 assert not startable
                 continue
-            assert due.pop(started) == min(startable.values())
-            active.add(started)
+            name, was_due = started
+            assert was_due == due.pop(name)
+            assert since[name] == min(since[k] for k in startable)
+            del since[name]
+            active.add(name)
     waiting = [d for k, d in due.items() if k not in active]
     assert schedule.next_due() == min(waiting, default=None)
+
+
+async def test_what_is_known_to_have_changed_goes_before_a_crowd_that_can_wait() -> None:
+    clock, looks = FakeClock(), []
+
+    async def work(key: str) -> None:
+        looks.append(key)
+
+    queue = WorkQueue(work, clock)
+    for number in range(50):
+        queue.add(f"settled-{number}", can_wait=True)
+    await clock.advance(1)
+    queue.add("new")
+    task = asyncio.create_task(queue.run(workers=1))
+    await settle()
+    queue.stop()
+    await asyncio.wait_for(task, 5)
+    assert looks[0] == "new"
+    assert len(looks) == 51
+
+
+async def test_what_can_wait_does_not_wait_for_ever() -> None:
+    clock, looks = FakeClock(), []
+
+    async def work(key: str) -> None:
+        looks.append(key)
+
+    queue = WorkQueue(work, clock)
+    queue.add("settled", can_wait=True)
+    await clock.advance(PATIENCE_SECONDS + 1)
+    queue.add("new")
+    task = asyncio.create_task(queue.run(workers=1))
+    await settle()
+    queue.stop()
+    await asyncio.wait_for(task, 5)
+    assert looks == ["settled", "new"]
