@@ -1,6 +1,8 @@
 """Large models, full disks, kills and other CPUs: the same bytes, or nothing."""
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from lora_jobs.merging import merge_adapter
+from lora_jobs.store.artifacts import hash_folder
 from mergefiles import PREFIX, Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
 
 PRELUDE = """
@@ -22,9 +25,11 @@ def merge(progress=lambda _: None):
 """
 
 
-def run(folder: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, program: str, arguments: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PRELUDE + program, str(folder)],
+        [sys.executable, "-c", PRELUDE + program, str(folder), *arguments],
         capture_output=True, text=True, timeout=300, env=os.environ | environment,
     )  # fmt: skip
 
@@ -110,6 +115,47 @@ def test_a_killed_merge_leaves_no_output_and_a_rerun_converges(tmp_path: Path) -
     fresh = merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "fresh", quiet)
     assert not (tmp_path / "merged.partial").exists()
     assert report == fresh
+
+
+STEPS = """
+count, last = 0, int(sys.argv[2])
+def step():
+    global count
+    count += 1
+    if count == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def hear(event, arguments):
+    of_files = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+    if event in of_files and str(arguments[0]).startswith(str(root)):
+        step()
+sys.addaudithook(hear)
+merge(lambda _: step())
+print(count)
+"""
+
+
+@pytest.mark.fault("F23")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_merge_that_is_killed_at_any_step_leaves_all_of_the_output_or_none(
+    tmp_path: Path, seed: int
+) -> None:
+    """A step is a block that is through, or something that is done to a file."""
+    write_base(tmp_path / "base", {f"{Q}.weight": matrix(4000, 300)}, "BF16")
+    write_adapter(tmp_path / "adapter", lora(Q, 4000, 300))
+    whole = run(tmp_path, STEPS, arguments=("0",))
+    steps = int(whole.stdout)
+    fresh = hash_folder(tmp_path / "merged").digest
+    shutil.rmtree(tmp_path / "merged")
+    for last in random.Random(seed).sample(range(1, steps + 1), 6):
+        killed = run(tmp_path, STEPS, arguments=(str(last),))
+        assert killed.returncode == -signal.SIGKILL, last
+        if (tmp_path / "merged").exists():
+            assert hash_folder(tmp_path / "merged").digest == fresh, last
+            shutil.rmtree(tmp_path / "merged")
+        merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", quiet)
+        assert hash_folder(tmp_path / "merged").digest == fresh, last
+        assert not (tmp_path / "merged.partial").exists()
+        shutil.rmtree(tmp_path / "merged")
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
