@@ -59,6 +59,14 @@ class ModelVolume(ApiModel):
     persistent_volume_claim: ClaimReference
 
 
+class JobCache(ApiModel):
+    """Where Jobs keep what they have fetched: bases, adapters, data sets and artifacts."""
+
+    persistent_volume_claim: ClaimReference
+    size_limit: Quantity | None = None
+    """What was used longest ago goes, so that no more is taken; unset: all that the volume has."""
+
+
 class Scheduling(ApiModel):
     """Where pods run and what they may use."""
 

@@ -15,7 +15,7 @@ from lora_api.base import ApiModel, ObjectName, Percent, ShortName, Token
 from lora_api.connections import Connection
 from lora_api.digests import digest_of
 from lora_api.gatespec import GateMode, Gates
-from lora_api.podspec import Scheduling
+from lora_api.podspec import JobCache, Scheduling
 from lora_api.runtimes import Runtime
 from lora_api.spec import ArtifactPlace, Jobs, JobStage, ObjectSpec, Serving, StageJob
 
@@ -88,6 +88,7 @@ class ProfileJobDefaults(ApiModel):
     labels: Annotated[dict[str, Token] | None, Field(max_length=16)] = None
     """Of every stage Job and its pods; a queue of Kueue's is one."""
     annotations: Annotated[dict[str, Token] | None, Field(max_length=16)] = None
+    cache: JobCache | None = None
 
 
 class ProfileStage(ApiModel):
@@ -208,6 +209,7 @@ def _jobs(own: Jobs, given: ProfileJobs) -> Jobs:
             "service_account_name": ours.service_account_name or theirs.service_account_name,
             "labels": _merged(theirs.labels, ours.labels),
             "annotations": _merged(theirs.annotations, ours.annotations),
+            "cache": ours.cache or theirs.cache,
         }
     )
     return own.model_copy(update={"defaults": defaults, "stages": _stages(own, given)})

@@ -24,7 +24,7 @@ from lora_api.base import (
 )
 from lora_api.connections import Connection
 from lora_api.gatespec import Gates, Override
-from lora_api.podspec import ModelVolume, Scheduling
+from lora_api.podspec import JobCache, ModelVolume, Scheduling
 from lora_api.quantization import Awq as Awq
 from lora_api.quantization import Calibration as Calibration
 from lora_api.quantization import Candidate as Candidate
@@ -255,6 +255,8 @@ class JobDefaults(ApiModel):
     timeout: Duration = "4h"
     """From container start, so a queue is never a failure."""
     retries: Annotated[int, Field(ge=0, le=10)] = 3
+    cache: JobCache | None = None
+    """A volume that Jobs share; unset: each Job fetches what it needs."""
 
 
 class StageJob(ApiModel):

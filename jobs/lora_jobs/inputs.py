@@ -12,6 +12,7 @@ from lora_api.jobcontract import Reason, StageRequest
 from lora_jobs.connections import find_connection
 from lora_jobs.context import ReportProgress
 from lora_jobs.errors import Waiting
+from lora_jobs.foldercache import FolderCache
 from lora_jobs.progress import TransferProgress
 from lora_jobs.sources.fetching import fetch_source
 from lora_jobs.sources.pins import Pin
@@ -25,10 +26,15 @@ class StoreInputs:
     """`Inputs` of a stage request."""
 
     def __init__(
-        self, request: StageRequest, store: ObjectStore, folder: Path, progress: ReportProgress
+        self,
+        request: StageRequest,
+        store: ObjectStore,
+        folder: Path,
+        progress: ReportProgress,
+        cache: FolderCache | None = None,
     ) -> None:
         self._request, self._store = request, store
-        self._folder, self._progress = folder, progress
+        self._folder, self._progress, self._cache = folder, progress, cache
 
     def source(self, name: str) -> Path:
         """The pinned files of a source."""
@@ -48,20 +54,38 @@ class StoreInputs:
         connection = find_connection(self._request.connections, pinned.connection)
         source = open_source(pinned.uri, pin.revision, connection)
         total = sum(f.size for f in pin.files)
-        fetch_source(
-            source, pin, folder, TransferProgress(self._progress, f"fetching {name}", total)
-        )
+
+        def fill(target: Path) -> None:
+            report = TransferProgress(self._progress, f"fetching {name}", total)
+            fetch_source(source, pin, target, report)
+
+        # What lies on a volume or on this machine is linked to, and links mean nothing elsewhere.
+        if self._cache and pinned.uri.startswith(("s3://", "hf://")):
+            return self._cache.folder(f"source-{_plain(wanted)}", total, fill, folder)
+        fill(folder)
         return folder
 
     def artifact(self, digest: str) -> Path:
         """A folder whose every file has the sha256 of the manifest."""
-        folder = self._folder / digest.replace(":", "-")
-        if not verify_folder(folder, digest):
-            manifest = read_manifest(self._store, digest)
-            total = manifest.size if manifest else 0
+        folder = self._folder / _plain(digest)
+        if verify_folder(folder, digest):
+            return folder
+        manifest = read_manifest(self._store, digest)
+        total = manifest.size if manifest else 0
+
+        def fill(target: Path) -> None:
             report = TransferProgress(self._progress, f"fetching {short(digest)}", total)
-            fetch_artifact(self._store, digest, folder, report)
+            fetch_artifact(self._store, digest, target, report)
+
+        if self._cache:
+            name = f"artifact-{_plain(digest)}"
+            return self._cache.folder(name, total, fill, folder, digest)
+        fill(folder)
         return folder
+
+
+def _plain(digest: str) -> str:
+    return digest.replace(":", "-")
 
 
 def _read_pin(store: ObjectStore, key: str, uri: str) -> Pin:

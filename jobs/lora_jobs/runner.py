@@ -29,6 +29,7 @@ from lora_api.jobcontract import (
 )
 from lora_jobs.context import StageContext, StageProgram
 from lora_jobs.errors import StageError
+from lora_jobs.foldercache import cache_from
 from lora_jobs.inputs import StoreInputs
 from lora_jobs.outputs import StoreOutputs
 from lora_jobs.progress import ProgressLines
@@ -120,7 +121,7 @@ def _context(request: StageRequest, store: ObjectStore, inputs: Path, own: Path)
     progress = ProgressLines(sys.stdout)
     return StageContext(
         request=request,
-        inputs=StoreInputs(request, store, inputs, progress),
+        inputs=StoreInputs(request, store, inputs, progress, cache_from(os.environ)),
         outputs=StoreOutputs(store),
         work=own,
         progress=progress,

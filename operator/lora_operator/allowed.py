@@ -91,6 +91,10 @@ def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_N
             field = f"connections[{connection.name}].{place}.name"
             name = reference.name if reference else ""
             yield _Named(field, name, allowed.secrets, "allowed.secrets")
+    if spec.jobs.defaults.cache:
+        claim = spec.jobs.defaults.cache.persistent_volume_claim.claim_name
+        field = "jobs.defaults.cache.persistentVolumeClaim.claimName"
+        yield _Named(field, claim, allowed.claims, "allowed.claims")
     if spec.serving.model_volume:
         claim = spec.serving.model_volume.persistent_volume_claim.claim_name
         field = "serving.modelVolume.persistentVolumeClaim.claimName"

@@ -6,17 +6,10 @@ for nothing.
 """
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from lora_api.naming import ANNOTATION_SPEC_HASH
-
-_SUFFIXES = {"m": Decimal("0.001"), "": Decimal(1)} | {
-    prefix + binary: Decimal((1024 if binary else 1000) ** power)
-    for power, prefix in enumerate(("k", "M", "G", "T", "P"), start=1)
-    for binary in ("", "i")
-}
-_SUFFIXES["Ki"] = Decimal(1024)
+from lora_operator.quantities import quantity_of
 
 
 def is_as_intended(live: Mapping[str, Any], intent: Mapping[str, Any]) -> bool:
@@ -44,14 +37,5 @@ def _contains(live: Any, intent: Any) -> bool:
 
 
 def _same_quantity(one: Any, other: Any) -> bool:
-    first, second = _quantity(one), _quantity(other)
+    first, second = quantity_of(one), quantity_of(other)
     return first is not None and first == second
-
-
-def _quantity(value: Any) -> Decimal | None:
-    text = str(value)
-    digits = text.rstrip("kmMGTPi")
-    try:
-        return Decimal(digits) * _SUFFIXES[text[len(digits) :]]
-    except (InvalidOperation, KeyError):
-        return None

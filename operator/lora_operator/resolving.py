@@ -46,6 +46,15 @@ class Resolution:
     found: Mapping[str, StageResult] | None = None
     is_current: bool = False
 
+    def taken_over(self) -> "Resolution":
+        """Passed for another walk, and this one needs nothing of the store.
+
+        The older walk is forgotten: what the store had of it was told once, and status may have
+        lost it since, so whoever comes back to it asks again.
+        """
+        entry = changed(self.step.entry, input_hash=self.identity.call.input_hash)
+        return replace(self, step=replace(self.step, entry=entry))
+
     @property
     def digests(self) -> dict[str, str]:
         """Digest of every source by its name."""

@@ -95,6 +95,8 @@ def follow_run(view: View) -> Run:
     if _resolve_matters(known, line):
         known = resolve(view, known)
         line = _walk(view, known) if known.found is not None else line
+    else:
+        known = known.taken_over()
     run = _with_line(view, known, line)
     if line is None:
         return run

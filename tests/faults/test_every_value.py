@@ -39,6 +39,14 @@ def lives(values: Sequence[tuple[str, Json]], detours: int) -> list[Case]:
     return [Case(part, Fault()) for part in (AS_IT_WAS, *parts)]
 
 
+def without_emptied(value: Any) -> Any:
+    """The API server lets an emptied list stand when an apply drops it: nobody owns its nothing."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: without_emptied(inner) for key, inner in value.items()}
+    return {key: inner for key, inner in kept.items() if inner not in ([], {})}
+
+
 def present(end: Json) -> Json:
     """What is now: what serves and what is said of it. Jobs, stages and releases are history."""
     (found,) = end["loradeployments"]
@@ -46,7 +54,7 @@ def present(end: Json) -> Json:
     kept = ("phase", "summary", "artifact", "serving", "benchmark", "pins", "image")
     said = {c["type"]: (c["status"], c["reason"], c["message"]) for c in status["conditions"]}
     return {
-        "spec": found["spec"],
+        "spec": without_emptied(found["spec"]),
         "finalizers": found["finalizers"],
         "conditions": said,
         "status": {k: status[k] for k in kept if k in status},

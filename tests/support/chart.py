@@ -29,6 +29,7 @@ EVERYTHING: Json = {
         "images": ["registry.example/*"],
         "serviceAccounts": [],
         "secrets": ["s3-*", "hub"],
+        "claims": ["models-*"],
     },
     "profiles": {
         "gpu": {

@@ -6,17 +6,22 @@ refusal ends the Job at once, a disruption is not counted, all else is retried.
 
 from lora_api.jobcontract import (
     ACCELERATED_STAGES,
+    CACHE_DIR_ENV,
+    CACHE_LIMIT_ENV,
     CREDENTIALS_DIR_ENV,
+    DEFAULT_CACHE_DIR,
     DEFAULT_CREDENTIALS_DIR,
     DEFAULT_RESULT_PATH,
     REQUEST_ENV,
     RESULT_PATH_ENV,
     WORK_DIR_ENV,
+    WORKING_STAGES,
     ExitCode,
     Stage,
     StageRequest,
 )
 from lora_api.naming import ANNOTATION_CANDIDATE, ANNOTATION_INPUT_HASH, labels
+from lora_api.podspec import JobCache
 from lora_api.runtimes import RECIPES, Runtime
 from lora_api.spec import Spec
 from lora_operator.actions import CreateJob
@@ -34,6 +39,7 @@ from lora_operator.manifests.pods import (
     scratch,
 )
 from lora_operator.observed import ObservedObject
+from lora_operator.quantities import quantity_of
 from lora_operator.settings import Settings
 
 WORK_DIR = "/work"
@@ -115,7 +121,7 @@ def _pod(spec: Spec, settings: Settings, request: StageRequest) -> Json:
         "name": STAGE_CONTAINER,
         "image": stage_image(spec, settings, request),
         "command": ["lora-jobs", "stage"],
-        "env": env_list(_environment(request)),
+        "env": env_list(_environment(request) | _cache_environment(spec, stage)),
         "resources": resources(
             scheduling.resources,
             _DEFAULT_REQUESTS.get(stage, _SMALL),
@@ -144,11 +150,29 @@ def _environment(request: StageRequest) -> dict[str, str]:
     }
 
 
+def _cache(spec: Spec, stage: Stage) -> JobCache | None:
+    """Only stages that fetch models use it."""
+    return spec.jobs.defaults.cache if stage in WORKING_STAGES else None
+
+
+def _cache_environment(spec: Spec, stage: Stage) -> dict[str, str]:
+    cache = _cache(spec, stage)
+    if cache is None:
+        return {}
+    limit = quantity_of(cache.size_limit) if cache.size_limit else None
+    limits = {} if limit is None else {CACHE_LIMIT_ENV: str(int(limit))}
+    return {CACHE_DIR_ENV: DEFAULT_CACHE_DIR} | limits
+
+
 def _volumes(spec: Spec, request: StageRequest) -> tuple[list[Json], list[Json]]:
     scratches = [scratch("tmp", "/tmp"), scratch("work", WORK_DIR)]  # noqa: S108 - as above
     shared_memory_bytes = RECIPES[Runtime(spec.serving.runtime)].shared_memory_bytes
     if request.call.stage is Stage.BENCHMARK and shared_memory_bytes:
         scratches.append(scratch("shm", "/dev/shm", shared_memory_bytes))  # noqa: S108 - as above
     scratches += claims(source.uri for source in request.sources.values())
+    if cache := _cache(spec, request.call.stage):
+        claim = {"claimName": cache.persistent_volume_claim.claim_name}
+        mount = {"name": "cache", "mountPath": DEFAULT_CACHE_DIR}
+        scratches.append(({"name": "cache", "persistentVolumeClaim": claim}, mount))
     secrets, mounts = credentials(request.connections)
     return [v for v, _ in scratches] + secrets, [m for _, m in scratches] + mounts

@@ -13,6 +13,7 @@ from fake_cluster import FakeCluster
 from lora_api.jobcontract import (
     ACCELERATED_STAGES,
     REQUEST_ENV,
+    WORKING_STAGES,
     RunReference,
     Stage,
     StageCall,
@@ -215,6 +216,23 @@ def test_a_shared_volume_has_a_folder_for_each_artifact_that_the_engine_only_rea
     assert reads["model"]
     alone = deployment(spec(**{"serving.runtime": runtime}))
     assert next(containers(alone))["command"][-1] == "/models/demo"
+
+
+def test_working_stages_share_the_cache_and_its_limit_and_no_other_pod_sees_it() -> None:
+    cache = {"persistentVolumeClaim": {"claimName": "models"}, "sizeLimit": "1.5Gi"}
+    asked = spec(**{"jobs.defaults.cache": cache})
+    for stage in Stage:
+        document = job(stage, asked)
+        [container] = containers(document)
+        environment = {v["name"]: v["value"] for v in container["env"]}
+        if stage in WORKING_STAGES:
+            assert environment["LORA_CACHE_LIMIT_BYTES"] == str(3 * 2**29)
+            mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+            assert not mounts[environment["LORA_CACHE_DIR"]].get("readOnly")
+        else:
+            assert "persistentVolumeClaim" not in json.dumps(document)
+            assert "LORA_CACHE_DIR" not in environment
+    assert "persistentVolumeClaim" not in json.dumps(deployment(asked))
 
 
 def test_a_claim_that_sources_name_is_mounted_once_to_be_read() -> None:

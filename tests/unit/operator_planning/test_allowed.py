@@ -36,6 +36,8 @@ def conditions(made: Plan) -> dict[str, tuple[str, str, str]]:
          "connections[hub].huggingFace.secretRef.name"),
         ({"baseModel": {"uri": "pvc://payroll/model"}}, Allowed(claims=("models-*",)),
          "baseModel.uri"),
+        ({"jobs.defaults.cache": {"persistentVolumeClaim": {"claimName": "payroll"}}},
+         Allowed(claims=("models-*",)), "jobs.defaults.cache.persistentVolumeClaim.claimName"),
         ({"serving.modelVolume": {"persistentVolumeClaim": {"claimName": "payroll"}}},
          Allowed(claims=("models-*",)), "serving.modelVolume.persistentVolumeClaim.claimName"),
     ],

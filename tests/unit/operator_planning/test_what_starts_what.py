@@ -215,3 +215,18 @@ def test_a_job_is_left_alone_when_the_edit_asks_for_the_very_same_work() -> None
     assert world.jobs[job.name].uid == job.uid
     world.settle()
     assert world.worked.count("quantize:default") == 1
+
+
+def test_back_and_forth_between_two_specs_no_stage_is_started_whose_result_the_store_has() -> None:
+    world = serving_world()
+    world.recreate()  # what it serves was made by Jobs that are gone
+    world.settle()
+    first, second = world.changes, {"benchmark.workload": {"outputTokens": 256}}
+    world.edit(**second)
+    world.settle()
+    world.created.clear()
+    for changes in (first, second, first, second, first):
+        world.changes = {}
+        world.edit(**changes)
+        world.settle()
+    assert "benchmark:default" not in world.created, world.created
