@@ -121,7 +121,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         },
         cluster_name="eu-1",
         namespaces=("red", "blue"),
-        allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub")),
+        allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub"), ("models-*",)),
         profiles=PROFILES.validate_python(EVERYTHING["profiles"]),
         resync_seconds=60,
         backoff_min_seconds=1,
