@@ -25,7 +25,7 @@ from lora_jobs.quantizing.rows import rows_for_model
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
-SAMPLES, SEQUENCE_LENGTH = 128, 512
+SAMPLES, SEQUENCE_LENGTH = 120, 512
 
 
 @dataclass(frozen=True)

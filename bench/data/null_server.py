@@ -71,7 +71,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _head(self, status: int, size: int, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(size), **headers}.items():
+        # Every answer of S3 about an object says when it was written.
+        always = {"Content-Length": str(size), "Last-Modified": self.date_time_string()}
+        for name, value in {**always, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.flush()
