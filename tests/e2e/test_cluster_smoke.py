@@ -174,18 +174,27 @@ def test_job_with_exit_code_2_is_not_retried(image: str, kubectl: Kubectl) -> No
 
 
 def test_gpu_job_waits_for_a_gpu(image: str, kubectl: Kubectl) -> None:
+    """A Job, for the kubelet may hear of the GPUs after the scheduler, and then refuses the pod."""
     wanted = {"limits": {"nvidia.com/gpu": "2"}}
-    one = container("c", image, "true", resources=wanted)
+    template = pod("", {"containers": [container("c", image, "true", resources=wanted)]})["spec"]
     node.set_gpus(0)
-    kubectl.apply(pod("gpu", {"containers": [one]}))
+    kubectl.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "gpu"},
+            "spec": {"backoffLimit": 5, "template": {"spec": template}},
+        }
+    )
 
     def unschedulable() -> bool:
-        conditions = kubectl.get("pod", "gpu")["status"].get("conditions", [])
+        pods = kubectl.items("pods", "batch.kubernetes.io/job-name=gpu")
+        conditions = [c for one in pods for c in one["status"].get("conditions", [])]
         return any(c.get("reason") == "Unschedulable" for c in conditions)
 
-    until("pod gpu is unschedulable", unschedulable)
+    until("a pod of job gpu is unschedulable", unschedulable)
     node.set_gpus(2)
-    until("pod gpu ran", lambda: phase(kubectl, "gpu") == "Succeeded")
+    kubectl("wait", "--for=condition=Complete", "job/gpu", "--timeout=60s")
 
 
 def test_cluster_address_answers_from_the_host(web: str) -> None:
