@@ -16,13 +16,15 @@ COPY requirements/build.lock /src/requirements/
 RUN python3 -m venv /opt/build \
  && /opt/build/bin/pip install --no-cache-dir --require-hashes -r /src/requirements/build.lock
 
+# gcc compiles the merge's kernel; without it the wheel would be a pure one, which the last line shows.
 FROM wheel-builder AS wheel
-COPY pyproject.toml README.md LICENSE /src/
+RUN apt-get update -q && apt-get install -qy --no-install-recommends gcc libc6-dev
+COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY crds/lora_api /src/crds/lora_api
 COPY operator /src/operator
 COPY jobs /src/jobs
 COPY cli /src/cli
-RUN cd /src && /opt/build/bin/python -m hatchling build -t wheel -d /dist
+RUN cd /src && /opt/build/bin/python -m hatchling build -t wheel -d /dist && ls /dist/*-py3-none-linux_*.whl
 
 FROM ${BASE_IMAGE} AS operator
 RUN --mount=type=bind,from=wheel-builder,source=/opt/build,target=/opt/build \

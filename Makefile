@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER_CLI := $(PYTHON) tests/cluster/localcluster_cli.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lora-operator
-SOURCES := crds operator jobs cli tests examples bench deploy docs
+SOURCES := crds operator jobs cli tests examples bench deploy docs hatch_build.py
 
 # A file's tests share their servers, so a file stays on one core; the local cluster is one for all.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
@@ -19,7 +19,7 @@ help: ## show this
 venv: $(VENV)/.installed ## .venv with everything for development (5 GB, about a minute)
 
 # uv comes from a hash-pinned lock too; bytecode is compiled once, not at each start of torch.
-$(VENV)/.installed: requirements/dev.lock requirements/build.lock pyproject.toml
+$(VENV)/.installed: requirements/dev.lock requirements/build.lock pyproject.toml hatch_build.py jobs/lora_jobs/merging/addition.c
 	@echo "installing .venv"
 	@test -x $(CACHE)/uv/bin/uv || { $(PYTHON) -m venv $(CACHE)/uv && \
 	  $(CACHE)/uv/bin/pip install -q --require-hashes -r requirements/build.lock; }

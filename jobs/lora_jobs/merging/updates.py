@@ -7,15 +7,25 @@ of a bias is a column, times one.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 
+from lora_jobs.merging.addition import Addition
 from lora_jobs.merging.changes import BiasTerm, Term
 from lora_jobs.merging.matrices import read_columns, read_rows
 from lora_jobs.merging.plan import Task
-from lora_jobs.merging.tensors import Float64, squared_norm
+from lora_jobs.merging.tensors import Float64, Raw, squared_norm
 
 _ReadLeft = Callable[[int, int], Float64]
+
+
+class Added(NamedTuple):
+    """Rounded sums, and the sums of squares of what was added up."""
+
+    rounded: Raw
+    weights_squared: float
+    delta_squared: float
 
 
 class Update:
@@ -30,11 +40,21 @@ class Update:
         self._lefts = lefts
         self._right = right
         self._gram = right @ right.T
+        self._addition = Addition(right)
 
     def rows(self, first: int, count: int) -> tuple[Float64, float]:
         """Rows of the update, (count, columns), and the sum of their squares."""
-        left = np.hstack([read(first, count) for read in self._lefts])
+        left = self._left(first, count)
         return left @ self._right, squared_norm(left, self._gram)
+
+    def add_to(self, raw: Raw, first: int, count: int) -> Added | None:
+        """Bf16 weights + rows of the update, rounded; None where it takes float64."""
+        left = self._left(first, count)
+        added = self._addition.add(raw, left)
+        return added and Added(*added, squared_norm(left, self._gram))
+
+    def _left(self, first: int, count: int) -> Float64:
+        return np.hstack([read(first, count) for read in self._lefts])
 
 
 def open_update(task: Task, stack: ExitStack) -> Update | None:
