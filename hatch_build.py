@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ class KernelHook(BuildHookInterface):  # type: ignore[type-arg]
         """Compile, and mark the wheel as one of this platform; a pure one without a compiler."""
         root = Path(self.root)
         compiler = shutil.which(os.environ.get("CC", "cc"))
-        (root / LIBRARY).unlink(missing_ok=True)
         if compiler is None:
             self.app.display_warning(f"no C compiler: merges run without {SOURCE.name}, slower")
             return
         flags = ["-O3", "-std=c17", "-Wall", "-shared", "-fPIC", "-s"]
-        subprocess.run([compiler, *flags, "-o", str(LIBRARY), str(SOURCE)], cwd=root, check=True)
+        with tempfile.TemporaryDirectory(dir=root / FOLDER) as scratch:
+            fresh = Path(scratch) / LIBRARY.name
+            subprocess.run([compiler, *flags, "-o", fresh, root / SOURCE], check=True)
+            fresh.replace(root / LIBRARY)  # at once: a merge may be loading it
         build_data["pure_python"] = False
         build_data["tag"] = (
             f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
