@@ -1,4 +1,4 @@
-"""The promises of `ObjectStore`, on a folder and on a real S3 server alike."""
+"""The promises of `ObjectStore`, on a folder and on two real S3 servers alike."""
 
 import itertools
 import time
@@ -28,18 +28,25 @@ from lora_jobs.store.directory import DirectoryStore
 from lora_jobs.store.hashing import PART_BYTES, hash_file
 from lora_jobs.store.interface import ObjectChanged, ObjectMissing, ObjectStore
 from releasebucket import ReleaseBucket
+from seaweedfs import SeaweedFS
 from stagecontexts import FolderInputs, MemoryOutputs, stage_context
 
 NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with S3Server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
-def open_bucket(server: S3Server) -> ObjectStore:
+@pytest.fixture(scope="module")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+def open_bucket(server: S3Server | SeaweedFS) -> ObjectStore:
     from lora_jobs.store.s3 import open_s3
 
     bucket = make_bucket(server, f"bucket-{next(NUMBERS)}")
@@ -47,11 +54,14 @@ def open_bucket(server: S3Server) -> ObjectStore:
     return open_s3(bucket.name, "some/prefix", S3Connection(endpoint=server.endpoint), keys)
 
 
-@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.integration)])
+SERVERS = [pytest.param(name, marks=pytest.mark.integration) for name in ("versitygw", "seaweedfs")]
+
+
+@pytest.fixture(params=["directory", *SERVERS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "s3":
-        return open_bucket(request.getfixturevalue("server"))
-    return DirectoryStore(tmp_path / "store")
+    if request.param == "directory":
+        return DirectoryStore(tmp_path / "store")
+    return open_bucket(request.getfixturevalue(request.param))
 
 
 def file_of(folder: Path, content: bytes) -> Path:

@@ -9,6 +9,7 @@ import boto3
 
 from localcluster.s3 import S3Server
 from lora_api.connections import Connection
+from seaweedfs import SeaweedFS
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Bucket:
     """A bucket that is empty at first."""
 
     name: str
-    server: S3Server
+    server: S3Server | SeaweedFS
 
     @property
     def client(self) -> Any:
@@ -40,7 +41,7 @@ class Bucket:
         )  # fmt: skip
 
 
-def make_bucket(server: S3Server, name: str) -> Bucket:
+def make_bucket(server: S3Server | SeaweedFS, name: str) -> Bucket:
     """Create a bucket."""
     bucket = Bucket(name, server)
     bucket.client.create_bucket(Bucket=name)
