@@ -2,18 +2,22 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import botocore.compat
 import pytest
+from botocore.exceptions import ClientError
 
 from localcluster.s3 import S3Server
 from lora_api import layout
 from lora_api.connections import S3Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Waiting
-from lora_jobs.store import hashing, transfers
+from lora_jobs.store import hashing, s3, transfers
 from lora_jobs.store.artifacts import (
     fetch_artifact,
     has_artifact,
@@ -58,7 +62,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(transfers, "RANGE_BYTES", PART)
     from botocore.config import Config
 
-    from lora_jobs.store import s3
 
     def hasty(**settings: Any) -> Config:
         times: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 2}
@@ -255,6 +258,48 @@ def test_keys_that_are_refused_are_told_without_a_key_and_not_waited_for(
     for secret in keys.values():
         assert secret not in str(caught.value) + caplog.text
     assert not world.has_manifest()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong_is_told_as_that(
+    world: World, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Also where a HEAD is refused, whose answer has no body that could say it."""
+    seconds = hours * 3600
+    signing, telling = botocore.compat.get_current_datetime, time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "botocore.auth.get_current_datetime", lambda: signing() + timedelta(seconds=seconds)
+        )
+        patched.setattr(time, "time", lambda: telling() + seconds)
+        patient = PatientStore(world.store, sleep=never)
+        for attempt in (patient.check, lambda: publish_artifact(patient, world.model)):
+            with pytest.raises(Waiting, match=r"clocks .* (1:00:|0:59:).* synchronise") as caught:
+                attempt()
+            assert caught.value.reason is Reason.ACCESS_DENIED
+    assert not world.has_manifest()
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"), [("HeadObject", "400"), ("PutObject", "ExpiredToken")]
+)
+def test_an_expired_token_is_told_as_that(world: World, operation: str, code: str) -> None:
+    """No server that runs here issues tokens: the client is told what AWS answers."""
+    refused = ClientError({"Error": {"Code": code}}, operation)
+
+    def expire(**_: Any) -> None:
+        raise refused
+
+    events = world.direct.client.meta.events
+    events.register(f"before-call.s3.{operation}", expire)
+    try:
+        with pytest.raises(Waiting, match="token has expired; give") as caught:
+            publish_artifact(PatientStore(world.direct, sleep=never), world.model)
+    finally:
+        events.unregister(f"before-call.s3.{operation}", expire)
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert not world.has_manifest()
+    world.converges()
 
 
 @pytest.mark.fault("F34")

@@ -16,8 +16,11 @@ wrote looks like a lost race when the client tries again: then what is there is 
 """
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +58,11 @@ if TYPE_CHECKING:
 CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _DENIED = {"403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "ExpiredToken",
            "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "RequestTimeTooSkewed",
-           "SignatureDoesNotMatch", "XAdminUserNotFound"}  # fmt: skip
+           "SignatureDoesNotMatch", "TokenRefreshRequired", "XAdminUserNotFound"}  # fmt: skip
+_EXPIRED = {"400", "ExpiredToken", "TokenRefreshRequired"}
+"""400 without a body is how S3 answers HEAD with an expired token."""
+_TOLERATED_SKEW = timedelta(minutes=15)
+"""Of a signature's time (S3 API, RequestTimeTooSkewed)."""
 _ABSENT = {"404", "NoSuchKey"}
 _CONDITION_FAILED = {"412", "PreconditionFailed"}
 _RACED = {"409", "ConditionalRequestConflict", "OperationAborted"}
@@ -288,8 +295,8 @@ class S3Store:
             return self._no_bucket()
         if code in _ABSENT:
             return ObjectMissing()
-        if code in _DENIED:
-            return self._denied(code)
+        if code in _DENIED | _EXPIRED:
+            return self._denied(code, _skew(error))
         if code in _BUSY:
             return Waiting(
                 Reason.STORE_UNREACHABLE,
@@ -297,11 +304,17 @@ class S3Store:
             )
         return None
 
-    def _denied(self, code: str) -> StageError:
+    def _denied(self, code: str, skew: timedelta) -> StageError:
+        cure = "check the key, secret and policy of the connection's Secret or service account"
+        if code in _EXPIRED:
+            cure = (
+                "its token has expired; give the connection's Secret or service account a new one"
+            )
+        if abs(skew) > _TOLERATED_SKEW:
+            cure = f"the clocks here and there are {abs(skew)} apart; synchronise this node's"
         return Waiting(
             Reason.ACCESS_DENIED,
-            f"{self._endpoint} refuses access to {self.uri()} ({code}); check the key, secret and "
-            "policy of the connection's Secret or service account",
+            f"{self._endpoint} refuses access to {self.uri()} ({code}); {cure}",
         )
 
     def _no_bucket(self) -> StageError:
@@ -391,6 +404,16 @@ def _stored(key: str, size: int, found: Mapping[str, Any]) -> StoredObject:
 
 def _code(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _skew(error: ClientError) -> timedelta:
+    """How far the server's clock is from ours, to the second; nothing where it does not say."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        there = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        return timedelta()
+    return timedelta(seconds=round(there - time.time()))
 
 
 def _was_tried_again(error: Exception) -> bool:
