@@ -72,7 +72,8 @@ class Addition:
         sums = np.empty(rows * columns, np.uint16)
         squares = ctypes.c_double()
         failed = function(
-            raw.view(np.uint16), self._update(left), self._tolerances(left), left, self._right,
+            raw.view(np.uint16), self._update(left), self._tolerances(left),
+            np.ascontiguousarray(left), self._right,
             rows, rank, columns, sums, ctypes.byref(squares),
         )  # fmt: skip
         return None if failed else (sums.view(np.uint8), squares.value)

@@ -35,8 +35,8 @@ from lora_jobs.merging.updates import Added, open_update
 from lora_jobs.weightfiles import TensorEntry
 
 COPY_BYTES = 2**20
-BLOCK_WEIGHTS = 2**18
-"""Weights merged at a time: what is computed of them in float64 stays in the CPU's cache."""
+BLOCK_WEIGHTS = 2**19
+"""Weights merged at a time: few enough for the CPU's cache, enough to keep it busy."""
 LEAST_ROWS = 32
 """Of wide tensors too, so that going through lora_A once more pays off."""
 

@@ -7,6 +7,8 @@ name by one rename at the end, so that a killed merge leaves nothing that looks 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from lora_api.jobcontract import Progress
@@ -95,19 +97,35 @@ def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgr
 def _write_weights(
     plan: MergePlan, folder: Path, effect: Effect, through: Through
 ) -> Iterator[WrittenFile]:
-    for source, tasks in plan.files.items():
-        yield _write_shard(source, tasks, folder / source.name, effect, through)
+    """A shard reaches the disk while the next one is computed."""
+    with ThreadPoolExecutor(1, "flush") as flushing:
+        before: Future[WrittenFile] | None = None
+        for source, tasks in plan.files.items():
+            shard = _filled_shard(source, tasks, folder / source.name, effect, through)
+            if before:
+                yield before.result()
+            before = flushing.submit(_closed, shard)
+        if before:
+            yield before.result()
 
 
-def _write_shard(
+def _filled_shard(
     source: Path, tasks: tuple[Task, ...], target: Path, effect: Effect, through: Through
-) -> WrittenFile:
-    with HashedFile(target) as file:
+) -> HashedFile:
+    """A file that was given all its bytes and is still to be closed."""
+    with ExitStack() as unless_filled:
+        file = unless_filled.enter_context(HashedFile(target))
         file.put(header_of(source, tasks))
         for task in tasks:
             for block in blocks_of(task, effect):
                 file.put(block)
                 through(len(block))
+        unless_filled.pop_all()
+        return file
+
+
+def _closed(file: HashedFile) -> WrittenFile:
+    with file:
         return file.close()
 
 

@@ -81,6 +81,14 @@ def test_sums_that_lie_in_the_middle_of_two_numbers_go_to_the_even_one() -> None
     assert not even.any()
 
 
+def test_factors_of_weights_that_are_stored_the_other_way_round_are_taken_too() -> None:
+    left, right = factors(40, 300, 8, -3, seed=1)
+    raw = _weights(40 * 300, 1.0)
+    added = Addition(np.asfortranarray(right)).add(raw, np.asfortranarray(left))
+    assert added is not None
+    assert added[0].tobytes() == in_float64(raw, left, right).tobytes()
+
+
 def test_an_update_of_nothing_changes_nothing() -> None:
     raw = _weights(3 * 300, 1.0)
     added = Addition(np.ones((2, 300))).add(raw, np.zeros((3, 2)))
