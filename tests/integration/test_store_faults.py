@@ -62,7 +62,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(transfers, "RANGE_BYTES", PART)
     from botocore.config import Config
 
-
     def hasty(**settings: Any) -> Config:
         times: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 2}
         return Config(**(settings | times | {"retries": {"mode": "standard", "max_attempts": 2}}))
