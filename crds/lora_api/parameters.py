@@ -71,6 +71,8 @@ class QuantizeParameters(Hashed):
     samples: int
     sequence_length: int
     seed: int = 0
+    weights: tuple[str, ...] = ()
+    """Of calibration0, calibration1, ...; empty where none has one."""
 
     @classmethod
     def of(cls, spec: Spec, recipe: Gptq | Awq) -> Self:
@@ -86,6 +88,7 @@ class QuantizeParameters(Hashed):
             samples=calibration.samples,
             sequence_length=calibration.sequence_length,
             seed=calibration.seed,
+            weights=tuple(_plain(s.weight) for s in calibration.sources if s.weight),
         )
 
 

@@ -6,12 +6,14 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from lora_api.base import ApiModel, ShortName, atomic, list_map, rule, rules
-from lora_api.sourcespec import ListedSource, RecordFormat
+from lora_api.sourcespec import ListedCalibration, RecordFormat
 
 CANDIDATE_MESSAGE = (
     "a candidate of method GPTQ needs gptq, one of AWQ needs awq, and none has another's parameters"
 )
 CALIBRATION_MESSAGE = "calibration is missing: GPTQ and AWQ need texts; only method None needs none"
+WEIGHTS_MESSAGE = "give every calibration source a weight, or none"
+NO_WEIGHT_MESSAGE = "a calibration source of weight 0 gives no sample: leave it out"
 ENGINES_LOAD = "bits must be 4 and groupSize one of 32, 64, 128: engines load no other"
 
 
@@ -99,14 +101,36 @@ class Candidate(ApiModel):
 class Calibration(ApiModel):
     """The texts whose activations GPTQ observes; disjoint from the evaluation sets."""
 
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": rules(
+            rule(
+                "self.sources.all(s, has(s.weight)) || !self.sources.exists(s, has(s.weight))",
+                WEIGHTS_MESSAGE,
+            ),
+            rule(
+                "self.sources.all(s, !has(s.weight) || s.weight.matches('[1-9]'))",
+                NO_WEIGHT_MESSAGE,
+            ),
+        )
+    }
+
     sources: Annotated[
-        list[ListedSource], Field(min_length=1, max_length=16, json_schema_extra=atomic())
+        list[ListedCalibration], Field(min_length=1, max_length=16, json_schema_extra=atomic())
     ]
     format: RecordFormat = RecordFormat.AUTO
     samples: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Rows of `sequenceLength` tokens; fewer tokens than that are refused."""
     sequence_length: Annotated[int, Field(ge=16, le=131_072)] = 2048
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _weighted(self) -> Self:
+        weights = [s.weight for s in self.sources]
+        if None in weights and any(weights):
+            raise ValueError(WEIGHTS_MESSAGE)
+        if any(weight is not None and not float(weight) for weight in weights):
+            raise ValueError(NO_WEIGHT_MESSAGE)
+        return self
 
 
 class Quantization(ApiModel):
@@ -151,7 +175,7 @@ class Quantization(ApiModel):
         return self.calibration if self.quantizes else None
 
     @property
-    def calibration_sources(self) -> list[ListedSource]:
+    def calibration_sources(self) -> list[ListedCalibration]:
         """Where the calibration texts are; none where nothing is quantized."""
         return self.used_calibration.sources if self.used_calibration else []
 

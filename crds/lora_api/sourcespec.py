@@ -48,6 +48,13 @@ class ListedAdapter(ListedSource):
     the adapter, only 1 is possible."""
 
 
+class ListedCalibration(ListedSource):
+    """Calibration texts. Where no source has a weight all are joined, and their sizes decide."""
+
+    weight: Decimal | None = None
+    """Its share of the samples beside the other weights; all sources have one or none has."""
+
+
 class RecordFormat(StrEnum):
     """How records of a data set are read; Auto looks at the fields of the first record."""
 

@@ -1,6 +1,7 @@
 """What the verbs share when a person runs them: stores, output folders, progress on stderr."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from lora_api.base import DECIMAL
 from lora_api.connections import Connection, S3Connection
 from lora_api.jobcontract import REQUEST_ENV, Progress, StoreReference
 from lora_jobs.context import ReportProgress
@@ -29,6 +31,22 @@ def empty_folder(folder: Path) -> Path:
         raise typer.BadParameter(f"{folder} is not empty", param_hint="--output")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def checked_weights(given: list[str], count: int, what: str) -> list[str]:
+    """The weights of --weight: one for each of `count`, or none.
+
+    Raises:
+        typer.BadParameter: There are more or fewer, or one is no decimal number.
+    """
+    if given and len(given) != count:
+        raise typer.BadParameter(
+            f"{len(given)} weights for {count} {what}; give one for each", param_hint="--weight"
+        )
+    wrong = [text for text in given if not re.fullmatch(DECIMAL, text)]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]} is no number like 0.5", param_hint="--weight")
+    return given
 
 
 @contextmanager

@@ -97,6 +97,16 @@ REFUSED: dict[str, tuple[str, object, str]] = {
         "s3://datasets/sql/heldout.jsonl",
         "its texts were seen",
     ),
+    "calibration weights for some sources only": (
+        "spec.quantization.calibration.sources",
+        [{"uri": "s3://a/b", "weight": "1"}, {"uri": "s3://a/c"}],
+        "every calibration source a weight",
+    ),
+    "a calibration source of no weight": (
+        "spec.quantization.calibration.sources",
+        [{"uri": "s3://a/b", "weight": "0.00"}],
+        "leave it out",
+    ),
     "a connection of two kinds": ("spec.connections.0.huggingFace", {}, "exactly one of"),
     "a workload without concurrency 1": (
         "spec.benchmark.workload.concurrency", [8], "must contain 1",

@@ -1,7 +1,6 @@
 """`lora-jobs merge`: merge adapters into their base by hand."""
 
 import json
-import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from lora_api.base import DECIMAL
 from lora_api.spec import BaseWeights
 
 
@@ -41,10 +39,11 @@ def merge(
     name. A tied head is untied where it was trained apart. Equal inputs give equal bytes. The
     folder appears when all of it is written.
     """
-    from lora_jobs.byhand import progress_bar
+    from lora_jobs.byhand import checked_weights, progress_bar
     from lora_jobs.merging import merge_adapters
 
-    weights = _weights(weight or [], len(adapter))
+    given = checked_weights(weight or [], len(adapter), "adapters")
+    weights = [float(text) for text in given] or [1.0] * len(adapter)
     base, output = base.resolve(), output.resolve()
     adapters = [(folder.resolve(), w) for folder, w in zip(adapter, weights, strict=True)]
     _check_output(output, force, keep=(base, *(folder for folder, _ in adapters)))
@@ -64,22 +63,6 @@ def merge(
     print(f"{output}: {len(report.files)} files, {sum(f.size for f in report.files):,} bytes")
     for name, note in report.notes.items():
         print(f"{name}: {note}")
-
-
-def _weights(given: list[str], count: int) -> list[float]:
-    """A weight for each adapter, 1 where none is given.
-
-    Raises:
-        typer.BadParameter: There are more or fewer than adapters, or one is no decimal number.
-    """
-    if given and len(given) != count:
-        raise typer.BadParameter(
-            f"{len(given)} weights for {count} adapters; give one for each", param_hint="--weight"
-        )
-    wrong = [text for text in given if not re.fullmatch(DECIMAL, text)]
-    if wrong:
-        raise typer.BadParameter(f"{wrong[0]} is no number like 0.5", param_hint="--weight")
-    return [float(text) for text in given] or [1.0] * count
 
 
 def _check_output(output: Path, force: bool, keep: tuple[Path, ...]) -> None:

@@ -19,6 +19,10 @@ def quantize(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="Share of each --calibration in the samples; one for each, or none."),
+    ] = None,
     method: Annotated[str, typer.Option(help="GPTQ or AWQ.")] = "GPTQ",
     bits: Annotated[int, typer.Option(help="Bits of each weight.", min=4, max=4)] = 4,
     group_size: Annotated[
@@ -39,7 +43,7 @@ def quantize(
     sets it is evaluated on. Equal inputs give equal bytes on one kind of device.
     """
     from lora_api.spec import QuantizationMethod, RecordFormat
-    from lora_jobs.byhand import empty_folder, progress_bar
+    from lora_jobs.byhand import checked_weights, empty_folder, progress_bar
     from lora_jobs.datasets.records import read_records
     from lora_jobs.quantizing.lowbits import quantize_model
     from lora_jobs.quantizing.rows import rows_for_model
@@ -48,6 +52,9 @@ def quantize(
         raise typer.BadParameter("there are GPTQ and AWQ", param_hint="--method")
     if group_size not in (32, 64, 128):
         raise typer.BadParameter("engines load 32, 64 or 128", param_hint="--group-size")
+    weights = checked_weights(weight or [], len(calibration), "calibration sets")
+    if any(not float(text) for text in weights):
+        raise typer.BadParameter("0 gives no sample: leave the set out", param_hint="--weight")
     empty_folder(output)
     rows = rows_for_model(
         model,
@@ -55,6 +62,7 @@ def quantize(
         samples=samples,
         sequence_length=sequence_length,
         seed=seed,
+        weights=weights,
     )
     with progress_bar() as progress:
         report = quantize_model(

@@ -5,7 +5,9 @@ padding, no row that a library drops for being short, and no token more or less 
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
@@ -18,6 +20,7 @@ def calibration_rows(
     sequence_length: int,
     seed: int,
     separator: int | None = None,
+    label: str = "the calibration set",
 ) -> list[list[int]]:
     """`samples` rows of `sequence_length` token ids.
 
@@ -28,6 +31,7 @@ def calibration_rows(
         seed: Decides the order of the records.
         separator: Put between records; the tokenizer's end token, so that a row that holds two
             documents looks like the text that models are trained on.
+        label: What an error calls the records.
 
     Raises:
         Refused: The records have too few tokens (`TOO_LITTLE_CALIBRATION`).
@@ -43,7 +47,7 @@ def calibration_rows(
     if len(stream) < wanted:
         raise Refused(
             Reason.TOO_LITTLE_CALIBRATION,
-            f"the calibration set has {len(stream)} tokens; {samples} samples of "
+            f"{label} has {len(stream)} tokens; {samples} samples of "
             f"{sequence_length} need {wanted - len(stream)} more: add records, or lower "
             "calibration.samples or sequenceLength",
         )
@@ -51,6 +55,26 @@ def calibration_rows(
     assert len(rows) == samples
     assert all(len(row) == sequence_length for row in rows)
     return rows
+
+
+def shares(samples: int, weights: Sequence[Fraction]) -> list[int]:
+    """`samples` in whole numbers, in proportion to weights (the largest remainder method).
+
+    Raises:
+        Refused: A weight is so small that it gets none.
+    """
+    exact = [samples * weight / sum(weights) for weight in weights]
+    whole = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: whole[i] - exact[i])
+    for index in by_remainder[: samples - sum(whole)]:
+        whole[index] += 1
+    if 0 in whole:
+        raise Refused(
+            Reason.TOO_LITTLE_CALIBRATION,
+            f"calibration source {whole.index(0)} gets none of {samples} samples by its weight: "
+            "raise calibration.samples or the weight, or leave the source out",
+        )
+    return whole
 
 
 def _shuffled(count: int, seed: int) -> list[int]:

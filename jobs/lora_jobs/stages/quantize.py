@@ -36,6 +36,7 @@ def run(context: StageContext) -> StageResult:
         samples=parameters.samples,
         sequence_length=parameters.sequence_length,
         seed=parameters.seed,
+        weights=parameters.weights,
     )
     folder = context.work / "quantized"
     kept = context.work / "checkpoint"

@@ -340,3 +340,31 @@ def test_another_base_of_the_adapter_is_another_merge_and_another_run() -> None:
 def test_a_weight_that_is_no_decimal_is_refused(weight: str) -> None:
     with pytest.raises(ValueError, match="weight"):
         spec(adapters=[{"uri": "s3://models/a", "weight": weight}])
+
+
+def calibrated_by(*weights: str | None) -> Spec:
+    sources = [
+        {"uri": f"s3://texts/{i}"} | ({"weight": weight} if weight else {})
+        for i, weight in enumerate(weights)
+    ]
+    return spec(**{"quantization.calibration.sources": sources})
+
+
+def test_weights_of_calibration_sources_quantize_again_however_they_are_written() -> None:
+    def quantized(asked: Spec) -> StageCall:
+        world = World()
+        world.to_the_end(asked)
+        return next(call for call in world.calls if call.stage is Stage.QUANTIZE)
+
+    assert quantized(calibrated_by("0.80", "0.2")).parameters["weights"] == ["0.8", "0.2"]
+    assert quantized(calibrated_by("0.80", "0.2")) == quantized(calibrated_by("0.8", "00.2"))
+    assert "weights" not in quantized(calibrated_by(None, None)).parameters
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [(("1", None), "every calibration source a weight"), (("1", "0.0"), "leave it out")],
+)
+def test_weights_that_say_nothing_are_refused(weights: tuple[str | None, ...], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        calibrated_by(*weights)

@@ -1,12 +1,15 @@
 """Calibration rows: the budget, to the token."""
 
+from contextlib import suppress
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.quantizing.calibration import calibration_rows
+from lora_jobs.quantizing.calibration import calibration_rows, shares
 
 SEPARATOR = -1
 records = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=30), max_size=20)
@@ -56,3 +59,32 @@ def test_a_record_that_ends_with_the_separator_gets_no_second_one() -> None:
         [[5, SEPARATOR], [5, SEPARATOR]], samples=1, sequence_length=4, seed=0, separator=SEPARATOR
     )
     assert rows == [[5, SEPARATOR, 5, SEPARATOR]]
+
+
+weights = st.lists(st.fractions(Fraction(1, 1000), 1000), min_size=1, max_size=8)
+
+
+@given(weights, st.integers(1, 500))
+def test_shares_are_in_proportion_to_within_one_sample_or_say_who_gets_none(
+    given_weights: list[Fraction], samples: int
+) -> None:
+    exact = [samples * weight / sum(given_weights) for weight in given_weights]
+    counts: list[int] = []
+    with suppress(Refused):
+        counts = shares(samples, given_weights)
+    if not counts:
+        assert min(exact) < 1
+        return
+    assert sum(counts) == samples
+    assert all(abs(count - share) < 1 for count, share in zip(counts, exact, strict=True))
+    assert min(counts) > 0
+
+
+def test_a_source_that_would_give_nothing_is_named() -> None:
+    with pytest.raises(Refused, match="calibration source 1 gets none of 4 samples") as refused:
+        shares(4, [Fraction(1), Fraction("0.01")])
+    assert refused.value.reason is Reason.TOO_LITTLE_CALIBRATION
+
+
+def test_the_shares_of_eight_to_two() -> None:
+    assert shares(128, [Fraction("0.8"), Fraction("0.2")]) == [102, 26]

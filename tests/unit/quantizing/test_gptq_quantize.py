@@ -8,7 +8,7 @@ import pytest
 
 from gptq_oracle import gptq, layer_error, rtn, unpack
 from lora_api.jobcontract import Progress, Reason
-from lora_jobs.datasets.records import read_records
+from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.errors import Refused
 from lora_jobs.quantizing.rows import rows_for_model
 from lora_jobs.weightfiles import tensors_of, weights_bytes
@@ -125,6 +125,22 @@ def test_rows_longer_than_the_models_positions_are_refused(model: Path, tmp_path
     records = read_records(write_texts(tmp_path / "c.jsonl", *sentences(5)))
     with pytest.raises(Refused, match="256 positions"):
         rows_for_model(model, [records], samples=1, sequence_length=512, seed=0)
+
+
+def test_sources_with_weights_give_their_share_of_the_rows(model: Path, tmp_path: Path) -> None:
+    few, many = (
+        read_records(write_texts(tmp_path / f"{number}.jsonl", *sentences(count)))
+        for number, count in enumerate((30, 120))
+    )
+
+    def rows(*sources: RecordSet, samples: int = 10, weights: tuple[str, ...] = ()) -> Any:
+        return rows_for_model(
+            model, sources, samples=samples, sequence_length=16, seed=0, weights=weights
+        )
+
+    assert rows(few, many, weights=("4", "1")) == rows(few, samples=8) + rows(many, samples=2)
+    with pytest.raises(Refused, match=r"calibration source 0 has \d+ tokens"):
+        rows(few, many, samples=1000, weights=("4", "1"))
 
 
 def test_the_layers_err_less_than_rounded_ones_on_what_calibration_saw(
