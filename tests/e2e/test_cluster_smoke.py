@@ -18,7 +18,7 @@ import pytest
 from botocore.client import Config
 
 from kubectl import Kubectl
-from localcluster import host, images, node, paths, s3
+from localcluster import buildah, host, images, node, paths, s3, shell
 from localcluster.console import ClusterError
 
 pytestmark = pytest.mark.e2e
@@ -94,6 +94,20 @@ def pod(name: str, spec: Json, labels: dict[str, str] | None = None) -> Json:
         "metadata": {"name": name, "labels": labels or {}},
         "spec": {**common, **spec},
     }
+
+
+def test_a_killed_build_does_not_stop_the_next(image: str, tmp_path: Path) -> None:
+    """It leaves the container of its last step, and so an unnamed image that is in use."""
+    stage = tmp_path / "Dockerfile"
+    stage.write_text(f"FROM {image}\nLABEL killed=yes\n")
+    policy = str(buildah.policy())
+    words = ["bud", "-q", "--pull-never", "--signature-policy", policy, "--file", str(stage)]
+    unnamed = shell.run(*buildah.argv(*words, str(tmp_path)))
+    shell.run(*buildah.argv("from", "--pull-never", unnamed.strip()))
+    with pytest.raises(ClusterError, match="in use by a container"):
+        buildah.prune()
+    assert images.build("sample", dockerfile=SAMPLE) == image
+    buildah.prune()
 
 
 def phase(kubectl: Kubectl, name: str) -> str:

@@ -60,6 +60,7 @@ def build(
     arguments = {"BASE_IMAGE": base, **arguments}
     reference = name(target, dockerfile, context, arguments)
     with lock("images"):  # one at a time: a build must not prune another one's stages
+        buildah.recover()
         if not buildah.exists(reference):
             with step(f"building {reference}"):
                 _bud(target, reference, dockerfile, context, arguments)
@@ -127,7 +128,6 @@ def _bud(
     settings = paths.buildah_root() / f"settings-{target}"
     shutil.rmtree(settings, ignore_errors=True)
     environment = {**os.environ, "PATH": SYSTEM_PATH}
-    buildah.recover()
     words += buildsettings.volumes(settings)
     logged(buildah.argv(*words, context), log, env=environment)
     shutil.rmtree(settings)
