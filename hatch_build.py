@@ -24,7 +24,7 @@ class KernelHook(BuildHookInterface):  # type: ignore[type-arg]
         if compiler is None:
             self.app.display_warning(f"no C compiler: merges run without {SOURCE.name}, slower")
             return
-        flags = ["-O3", "-std=c17", "-Wall", "-shared", "-fPIC", "-s"]
+        flags = ["-O3", "-ffp-contract=fast", "-std=c17", "-Wall", "-shared", "-fPIC", "-s"]
         with tempfile.TemporaryDirectory(dir=root / FOLDER) as scratch:
             fresh = Path(scratch) / LIBRARY.name
             subprocess.run([compiler, *flags, "-o", fresh, root / SOURCE], check=True)

@@ -4,12 +4,16 @@
  * and t + error round to the same bf16 number, so does the exact sum; elsewhere the weight is
  * doubtful and is summed again in float64. What comes out therefore does not depend on how a CPU or
  * a compiler orders float32 arithmetic.
+ *
+ * A tile of columns is gone through at a time, for all rows: what it needs of the right factor
+ * lies together and stays in the CPU's first cache.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#define TILE 256
+#define TILE 256  /* columns; `addition.py` lays the right factor out by it */
+#define WIDTH 64  /* columns of an update at a time: as many sums as registers hold */
 #define LANES 16
 #define SUM_TOLERANCE 0x1p-22f /* of |t|: one float32 addition, and those of the tolerance itself */
 #define ABOVE_LARGEST 0x7F80u  /* bf16 infinity without its sign; NaN is above */
@@ -33,28 +37,74 @@ static inline float widened(uint16_t half) {
     return value;
 }
 
-/* To nearest; what lies in the middle of two goes away from zero, but is doubtful anyway. */
-static inline uint16_t rounded(float value) { return (uint16_t)((bits_of(value) + 0x8000u) >> 16); }
+/* To nearest, in the upper half; what lies in the middle of two goes away from zero, but is
+ * doubtful anyway. */
+static inline uint32_t rounded(float value) { return bits_of(value) + 0x8000u; }
 
 static inline float magnitude(float value) { return value < 0 ? -value : value; }
 
-/* One tile; `differ` takes where the two roundings differ. Returns whether any do. */
-static inline uint16_t add_tile(const uint16_t *restrict weights, const float *restrict update,
-                                float tolerance, size_t count, uint16_t *restrict sums,
-                                uint16_t *restrict differ, uint16_t *above) {
-    uint16_t doubt = 0, largest = 0;
-    for (size_t i = 0; i < count; i++) {
+/* update = left @ right, of one row and WIDTH columns of a tile. */
+static inline void multiply(const float *restrict left, const float *restrict right, size_t rank,
+                            float *restrict update) {
+    float sums[WIDTH] = {0};
+    for (size_t k = 0; k < rank; k++)
+        for (size_t i = 0; i < WIDTH; i++) sums[i] += left[k] * right[k * TILE + i];
+    for (size_t i = 0; i < WIDTH; i++) update[i] = sums[i];
+}
+
+/* t - error and t + error, rounded; returns whether they differ anywhere. */
+static inline uint32_t round_both(const uint16_t *restrict weights, const float *restrict update,
+                                  float tolerance, uint32_t *restrict low,
+                                  uint32_t *restrict high) {
+    uint32_t differ = 0;
+    for (size_t i = 0; i < WIDTH; i++) {
         float sum = widened(weights[i]) + update[i];
         float error = tolerance + magnitude(sum) * SUM_TOLERANCE;
-        uint16_t low = rounded(sum - error), high = rounded(sum + error);
-        uint16_t size = high & 0x7FFFu;
-        sums[i] = high;
-        differ[i] = low ^ high;
-        doubt |= low ^ high;
+        low[i] = rounded(sum - error);
+        high[i] = rounded(sum + error);
+        differ |= low[i] ^ high[i];
+    }
+    return differ >> 16;
+}
+
+/* One weight as `tensors.narrow` rounds it: from float64 through float32, ties to even. */
+static inline uint32_t exactly(uint16_t weight, const double *left, const double *right,
+                               size_t rank) {
+    double sum = 0;
+    for (size_t k = 0; k < rank; k++) sum += left[k] * right[k];
+    uint32_t bits = bits_of((float)(sum + widened(weight)));
+    return bits + 0x7FFFu + ((bits >> 16) & 1u);
+}
+
+/* The upper halves; returns the largest without its sign. */
+static inline uint16_t narrow(const uint32_t *restrict rounded, uint16_t *restrict sums) {
+    uint16_t largest = 0;
+    for (size_t i = 0; i < WIDTH; i++) {
+        sums[i] = (uint16_t)(rounded[i] >> 16);
+        uint16_t size = sums[i] & 0x7FFFu;
         largest = size > largest ? size : largest;
     }
-    *above |= largest >= ABOVE_LARGEST;
-    return doubt;
+    return largest;
+}
+
+/* WIDTH sums of one row; returns the largest without its sign. */
+static inline uint16_t add(const uint16_t *weights, const float *left, const float *tile,
+                           float tolerance, const double *left_exact, const double *right,
+                           size_t rank, uint16_t *sums) {
+    float update[WIDTH];
+    uint32_t low[WIDTH], high[WIDTH];
+    multiply(left, tile, rank, update);
+    if (round_both(weights, update, tolerance, low, high))
+        for (size_t i = 0; i < WIDTH; i++)
+            if ((low[i] ^ high[i]) >> 16)
+                high[i] = exactly(weights[i], left_exact, right + i * rank, rank);
+    return narrow(high, sums);
+}
+
+static inline size_t count_equal(const uint16_t *one, const uint16_t *other, size_t count) {
+    uint16_t equal = 0; /* a tile's fit */
+    for (size_t i = 0; i < count; i++) equal += one[i] == other[i];
+    return equal;
 }
 
 static inline double sum_of_squares(const uint16_t *weights, size_t count) {
@@ -71,43 +121,47 @@ static inline double sum_of_squares(const uint16_t *weights, size_t count) {
     return total;
 }
 
-/* One weight as `tensors.narrow` rounds it: from float64 through float32, ties to even. */
-static inline uint16_t exactly(uint16_t weight, const double *left, const double *right,
-                               size_t rank, size_t columns) {
-    double sum = 0;
-    for (size_t k = 0; k < rank; k++) sum += left[k] * right[k * columns];
-    uint32_t bits = bits_of((float)(sum + widened(weight)));
-    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+/* WIDTH columns at most, and their sums; returns the largest without its sign. */
+static inline uint16_t add_some(const uint16_t *weights, size_t count, const float *left,
+                                const float *tile, float tolerance, const double *left_exact,
+                                const double *right, size_t rank, uint16_t *sums) {
+    if (count >= WIDTH)
+        return add(weights, left, tile, tolerance, left_exact, right, rank, sums);
+    uint16_t given[WIDTH] = {0}, taken[WIDTH];
+    memcpy(given, weights, count * sizeof *given);
+    uint16_t largest = add(given, left, tile, tolerance, left_exact, right, rank, taken);
+    memcpy(sums, taken, count * sizeof *taken);
+    return largest;
 }
 
 /* sums = weights + left @ right, of `rows` x `columns` weights.
  *
- * left, right: (rows, rank) and (rank, columns).
- * update: left @ right in float32.
- * tolerances: of each row, how far its updates may lie from the exact ones.
- * squares: the sum of weight^2 is added to it.
+ * left: (rows, rank), in both precisions.
+ * tiles: the right factor in float32, (tiles, rank, TILE).
+ * right: it in float64, transposed: (tiles * TILE, rank); both are filled up with zeros.
+ * tolerances: of each row, how far its updates in float32 may lie from the exact ones.
+ * squares, unchanged: the sum of weight^2, and how many sums are their weights, are added to them.
  * Returns 0, or -1: a sum is not finite in bf16.
  */
 FOR_EACH_CPU
-int add_rounded_bf16(const uint16_t *weights, const float *update, const float *tolerances,
-                     const double *left, const double *right, size_t rows, size_t rank,
-                     size_t columns, uint16_t *sums, double *squares) {
-    uint16_t above = 0, differ[TILE];
-    for (size_t row = 0; row < rows; row++)
-        for (size_t column = 0; column < columns; column += TILE) {
-            size_t first = row * columns + column;
-            size_t count = columns - column < TILE ? columns - column : TILE;
+int add_rounded_bf16(const uint16_t *weights, const float *left, const float *tiles,
+                     const float *tolerances, const double *left_exact, const double *right,
+                     size_t rows, size_t rank, size_t columns, uint16_t *sums, double *squares,
+                     size_t *unchanged) {
+    uint16_t largest = 0;
+    for (size_t tile = 0; tile < columns; tile += TILE)
+        for (size_t row = 0; row < rows; row++) {
+            size_t first = row * columns + tile;
+            size_t count = columns - tile < TILE ? columns - tile : TILE;
+            for (size_t done = 0; done < count; done += WIDTH) {
+                uint16_t size = add_some(weights + first + done, count - done, left + row * rank,
+                                         tiles + tile * rank + done, tolerances[row],
+                                         left_exact + row * rank, right + (tile + done) * rank,
+                                         rank, sums + first + done);
+                largest = size > largest ? size : largest;
+            }
             *squares += sum_of_squares(weights + first, count);
-            if (!add_tile(weights + first, update + first, tolerances[row], count, sums + first,
-                          differ, &above))
-                continue;
-            for (size_t i = 0; i < count; i++)
-                if (differ[i]) {
-                    uint16_t sum = exactly(weights[first + i], left + row * rank,
-                                           right + column + i, rank, columns);
-                    above |= (sum & 0x7FFFu) >= ABOVE_LARGEST;
-                    sums[first + i] = sum;
-                }
+            *unchanged += count_equal(weights + first, sums + first, count);
         }
-    return above ? -1 : 0;
+    return largest >= ABOVE_LARGEST ? -1 : 0;
 }

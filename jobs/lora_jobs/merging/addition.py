@@ -1,6 +1,6 @@
 """bf16 weights + update at the speed of float32, with the bytes that float64 gives.
 
-The product of the thin matrices is float32's; `addition.c` adds, rounds, and sums again in float64
+`addition.c` multiplies the thin matrices, adds and rounds in float32, and sums again in float64
 where float32 cannot tell which number is the nearest. A wheel that was built without a compiler
 lacks it: all is then summed in float64, to the same bytes.
 """
@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.ctypeslib import ndpointer
@@ -16,6 +17,8 @@ from numpy.ctypeslib import ndpointer
 from lora_jobs.merging.tensors import Float32, Float64, Raw
 
 LIBRARY = Path(__file__).with_name("_addition.so")
+TILE = 256
+"""Columns of the right factor that lie together, as `addition.c` takes them."""
 _UNIT_ROUNDOFF = 2.0**-24
 _LEAST_TOLERANCE = 2.0**-120
 """Above what products lose that are too small for a normal float32."""
@@ -33,10 +36,20 @@ def kernel() -> Callable[..., int] | None:
     )
     size, squares = ctypes.c_size_t, ctypes.POINTER(ctypes.c_double)
     function.argtypes = [
-        halves, singles, singles, doubles, doubles, size, size, size, halves, squares,
+        halves, singles, singles, singles, doubles, doubles, size, size, size, halves,
+        squares, ctypes.POINTER(size),
     ]  # fmt: skip
     compiled: Callable[..., int] = function
     return compiled
+
+
+class Sums(NamedTuple):
+    """What the kernel made of some rows."""
+
+    rounded: Raw
+    weights_squared: float
+    unchanged: int
+    """How many weights rounding left as they were."""
 
 
 class Addition:
@@ -47,16 +60,20 @@ class Addition:
     """
 
     def __init__(self, right: Float64) -> None:
-        self._right = np.ascontiguousarray(right)
-        self._single = right.astype(np.float32)
-        self._product = np.empty((0, right.shape[1]), np.float32)
+        rank, self._columns = right.shape
+        tiles = -(-self._columns // TILE)
+        filled = np.zeros((tiles * TILE, rank))
+        filled[: self._columns] = right.T
+        self._right = filled
+        by_tile = filled.reshape(tiles, TILE, rank).transpose(0, 2, 1)
+        self._tiles = by_tile.astype(np.float32, order="C")
         # Cauchy-Schwarz bounds what a dot product sums by the norms of row and column; its error in
         # any order is r roundings of that (Higham 2002, section 3.1), and one more of `left`.
         widest = float(np.sqrt(np.einsum("ij,ij->j", right, right).max(initial=0.0)))
-        self._error_of_norm = 1.01 * (len(right) + 2) * _UNIT_ROUNDOFF * widest
+        self._error_of_norm = 1.01 * (rank + 2) * _UNIT_ROUNDOFF * widest
 
-    def add(self, raw: Raw, left: Float64) -> tuple[Raw, float] | None:
-        """The rounded sums of some rows, and the sum of the weights' squares.
+    def add(self, raw: Raw, left: Float64) -> Sums | None:
+        """The rounded sums of some rows.
 
         Args:
             raw: The bytes of bf16 weights, rows * columns of them.
@@ -68,21 +85,15 @@ class Addition:
         function = kernel()
         if function is None:
             return None
-        rows, (rank, columns) = len(left), self._right.shape
-        sums = np.empty(rows * columns, np.uint16)
-        squares = ctypes.c_double()
+        rows, rank = left.shape
+        sums = np.empty(rows * self._columns, np.uint16)
+        squares, unchanged = ctypes.c_double(), ctypes.c_size_t()
         failed = function(
-            raw.view(np.uint16), self._update(left), self._tolerances(left),
-            np.ascontiguousarray(left), self._right,
-            rows, rank, columns, sums, ctypes.byref(squares),
+            raw.view(np.uint16), left.astype(np.float32, order="C"), self._tiles,
+            self._tolerances(left), np.ascontiguousarray(left), self._right,
+            rows, rank, self._columns, sums, ctypes.byref(squares), ctypes.byref(unchanged),
         )  # fmt: skip
-        return None if failed else (sums.view(np.uint8), squares.value)
-
-    def _update(self, left: Float64) -> Float32:
-        """The product, in memory that is used again: fresh pages cost more than the arithmetic."""
-        if len(self._product) < len(left):
-            self._product = np.empty((len(left), self._right.shape[1]), np.float32)
-        return np.matmul(left.astype(np.float32), self._single, out=self._product[: len(left)])
+        return None if failed else Sums(sums.view(np.uint8), squares.value, unchanged.value)
 
     def _tolerances(self, left: Float64) -> Float32:
         """How far float32 may be off, of each row; 0 where nothing is added."""

@@ -97,7 +97,7 @@ class _Merge:
         task = self._task
         raw = self._read(self._source, task.source, first, count)
         if added := self._added(raw, first, count):
-            self._record(added, raw)
+            self._record(added)
             return added.rounded
         weights = self._widened(raw, first, count)
         total, delta_squared = self._sum(weights, first)
@@ -110,7 +110,8 @@ class _Merge:
         self._replace_rows(total, first)
         rounded = self._round(total)
         if self._is_sum:
-            self._record(Added(rounded, sum_of_squares(weights), delta_squared), raw)
+            unchanged = count_equal(rounded, raw, task.dtype)
+            self._record(Added(rounded, sum_of_squares(weights), delta_squared, unchanged))
         else:
             self._compare(rounded, total, first)
         return rounded
@@ -204,16 +205,14 @@ class _Merge:
         delta = total[:count] - weights
         self._effect.delta_squared += float(np.vdot(delta, delta))
         self._effect.weights_squared += sum_of_squares(weights)
-        self._count(rounded[: len(raw)], raw)
+        self._effect.weights += len(raw) // ITEM_BYTES[self._task.dtype]
+        self._effect.unchanged += count_equal(rounded[: len(raw)], raw, self._task.dtype)
 
-    def _record(self, added: Added, raw: Raw) -> None:
+    def _record(self, added: Added) -> None:
         self._effect.delta_squared += added.delta_squared
         self._effect.weights_squared += added.weights_squared
-        self._count(added.rounded, raw)
-
-    def _count(self, rounded: Raw, raw: Raw) -> None:
-        self._effect.weights += len(raw) // ITEM_BYTES[self._task.dtype]
-        self._effect.unchanged += count_equal(rounded, raw, self._task.dtype)
+        self._effect.weights += len(added.rounded) // ITEM_BYTES[self._task.dtype]
+        self._effect.unchanged += added.unchanged
 
     def _read(self, file: BinaryIO, tensor: TensorEntry, first: int, count: int) -> Raw:
         row_bytes = self._columns * ITEM_BYTES[tensor.dtype]

@@ -21,11 +21,12 @@ _ReadLeft = Callable[[int, int], Float64]
 
 
 class Added(NamedTuple):
-    """Rounded sums, and the sums of squares of what was added up."""
+    """Rounded sums, the sums of squares of what was added up, and how many weights stayed."""
 
     rounded: Raw
     weights_squared: float
     delta_squared: float
+    unchanged: int
 
 
 class Update:
@@ -50,8 +51,11 @@ class Update:
     def add_to(self, raw: Raw, first: int, count: int) -> Added | None:
         """Bf16 weights + rows of the update, rounded; None where it takes float64."""
         left = self._left(first, count)
-        added = self._addition.add(raw, left)
-        return added and Added(*added, squared_norm(left, self._gram))
+        sums = self._addition.add(raw, left)
+        if sums is None:
+            return None
+        delta_squared = squared_norm(left, self._gram)
+        return Added(sums.rounded, sums.weights_squared, delta_squared, sums.unchanged)
 
     def _left(self, first: int, count: int) -> Float64:
         return np.hstack([read(first, count) for read in self._lefts])
