@@ -44,7 +44,7 @@ def main(what: str, folder: Path, output: Path) -> None:
 def _upload(store: S3Store, file: Path) -> None:
     """With digests as the merge hands them over; the null server compares none."""
     size = file.stat().st_size
-    known = file_hash(size, "0" * 64, ("0" * 64,) * -(-size // PART_BYTES))
+    known = file_hash(size, "0" * 64, ("AAAAAA==",) * -(-size // PART_BYTES))
     store.upload(file.name, file, known=known)
 
 

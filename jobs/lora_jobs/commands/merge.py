@@ -56,11 +56,14 @@ def merge(
         shutil.rmtree(output, ignore_errors=True)
         target.rename(output)
     if as_json:
-        document = asdict(report) | {"files": [f._asdict() for f in report.files]}
+        files = [{"path": path} | f._asdict() for path, f in report.files.items()]
+        document = asdict(report) | {"files": files}
         print(json.dumps(document, indent=2))
         return
     print(report.message)
-    print(f"{output}: {len(report.files)} files, {sum(f.size for f in report.files):,} bytes")
+    print(
+        f"{output}: {len(report.files)} files, {sum(f.size for f in report.files.values()):,} bytes"
+    )
     for name, note in report.notes.items():
         print(f"{name}: {note}")
 

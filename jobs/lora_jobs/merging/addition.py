@@ -44,9 +44,8 @@ def kernel() -> Callable[..., int] | None:
 
 
 class Sums(NamedTuple):
-    """What the kernel made of some rows."""
+    """What the kernel says of some rows."""
 
-    rounded: Raw
     weights_squared: float
     unchanged: int
     """How many weights rounding left as they were."""
@@ -72,12 +71,13 @@ class Addition:
         widest = float(np.sqrt(np.einsum("ij,ij->j", right, right).max(initial=0.0)))
         self._error_of_norm = 1.01 * (rank + 2) * _UNIT_ROUNDOFF * widest
 
-    def add(self, raw: Raw, left: Float64) -> Sums | None:
-        """The rounded sums of some rows.
+    def add(self, raw: Raw, left: Float64, rounded: Raw) -> Sums | None:
+        """The sums of some rows, rounded.
 
         Args:
             raw: The bytes of bf16 weights, rows * columns of them.
             left: (rows, r).
+            rounded: Takes the bytes of the sums.
 
         Returns:
             None where there is no kernel, or where a sum is not finite.
@@ -86,14 +86,14 @@ class Addition:
         if function is None:
             return None
         rows, rank = left.shape
-        sums = np.empty(rows * self._columns, np.uint16)
         squares, unchanged = ctypes.c_double(), ctypes.c_size_t()
         failed = function(
             raw.view(np.uint16), left.astype(np.float32, order="C"), self._tiles,
             self._tolerances(left), np.ascontiguousarray(left), self._right,
-            rows, rank, self._columns, sums, ctypes.byref(squares), ctypes.byref(unchanged),
+            rows, rank, self._columns, rounded.view(np.uint16),
+            ctypes.byref(squares), ctypes.byref(unchanged),
         )  # fmt: skip
-        return None if failed else Sums(sums.view(np.uint8), squares.value, unchanged.value)
+        return None if failed else Sums(squares.value, unchanged.value)
 
     def _tolerances(self, left: Float64) -> Float32:
         """How far float32 may be off, of each row; 0 where nothing is added."""

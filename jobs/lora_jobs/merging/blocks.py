@@ -9,14 +9,14 @@ so that it is gone through twice.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
-from lora_jobs.merging.hashedfile import Block
-from lora_jobs.merging.matrices import read_exactly, read_rows
+from lora_jobs.merging.hashedfile import Block, Room
+from lora_jobs.merging.matrices import read_into, read_rows
 from lora_jobs.merging.nf4 import BLOCK, largest_magnitudes, stored_scales, through_nf4
 from lora_jobs.merging.plan import Task
 from lora_jobs.merging.report import Effect
@@ -41,12 +41,13 @@ LEAST_ROWS = 32
 """Of wide tensors too, so that going through lora_A once more pays off."""
 
 
-def blocks_of(task: Task, effect: Effect) -> Iterator[Block]:
+def blocks_of(task: Task, effect: Effect, room: Room) -> Iterator[Block]:
     """The bytes of a task's tensor in order.
 
     Args:
         task: What to do.
         effect: Totals, added to.
+        room: Gives memory for a block that is used again once the block is through.
 
     Raises:
         Refused: A file is cut, or a value is not finite.
@@ -54,26 +55,31 @@ def blocks_of(task: Task, effect: Effect) -> Iterator[Block]:
     with ExitStack() as stack:
         source = stack.enter_context(task.source.file.open("rb"))
         if task.is_copied:
-            yield from copied_blocks(source, task.source.offset, task.source.size)
+            yield from copied_blocks(source, task.source.offset, task.source.size, room)
         else:
-            yield from _Merge(task, source, stack, effect).blocks()
+            yield from _Merge(task, source, stack, effect, room).blocks()
 
 
-def copied_blocks(file: BinaryIO, offset: int, size: int) -> Iterator[Block]:
+def copied_blocks(file: BufferedReader, offset: int, size: int, room: Room) -> Iterator[Block]:
     """`size` bytes of a file from `offset` on.
 
     Raises:
         Refused: It ends before.
     """
     for start in range(0, size, COPY_BYTES):
-        yield read_exactly(file, offset + start, min(COPY_BYTES, size - start))
+        block = room(min(COPY_BYTES, size - start))
+        read_into(file, offset + start, block)
+        yield block
 
 
 class _Merge:
     """One tensor that changes, as a matrix: a vector is a column."""
 
-    def __init__(self, task: Task, source: BinaryIO, stack: ExitStack, effect: Effect) -> None:
-        self._task, self._source, self._effect = task, source, effect
+    def __init__(
+        self, task: Task, source: BufferedReader, stack: ExitStack, effect: Effect, room: Room
+    ) -> None:
+        self._task, self._source, self._effect, self._room = task, source, effect, room
+        self._memory = np.empty(0, np.uint8)
         self._columns = task.shape[1] if len(task.shape) == 2 else 1
         self._rows = math.prod(task.shape) // max(self._columns, 1)
         self._update = open_update(task, stack)
@@ -90,12 +96,12 @@ class _Merge:
             # What overflows is judged by `narrow`.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 rounded = self._block(first, count, scales)
-            yield rounded.data
+            yield rounded
 
     def _block(self, first: int, count: int, scales: Float64 | None) -> Raw:
         """The rounded bytes of some rows; `scales` are DoRA's, where they are by column."""
         task = self._task
-        raw = self._read(self._source, task.source, first, count)
+        raw = self._read_again(first, count)
         if added := self._added(raw, first, count):
             self._record(added)
             return added.rounded
@@ -120,7 +126,7 @@ class _Merge:
         """The sum by the fast way; None where it cannot be gone."""
         if self._update is None or not (self._is_sum and self._is_bf16):
             return None
-        return self._update.add_to(raw, first, count)
+        return self._update.add_to(raw, first, count, self._room(len(raw)))
 
     def _widened(self, raw: Raw, first: int, count: int) -> Float32:
         """Rows of the source as the adapter saw them."""
@@ -214,10 +220,21 @@ class _Merge:
         self._effect.weights += len(added.rounded) // ITEM_BYTES[self._task.dtype]
         self._effect.unchanged += added.unchanged
 
-    def _read(self, file: BinaryIO, tensor: TensorEntry, first: int, count: int) -> Raw:
+    def _read(self, file: BufferedReader, tensor: TensorEntry, first: int, count: int) -> Raw:
         row_bytes = self._columns * ITEM_BYTES[tensor.dtype]
-        data = read_exactly(file, tensor.offset + first * row_bytes, count * row_bytes)
-        return np.frombuffer(data, np.uint8)
+        raw = np.empty(count * row_bytes, np.uint8)
+        read_into(file, tensor.offset + first * row_bytes, raw)
+        return raw
+
+    def _read_again(self, first: int, count: int) -> Raw:
+        """Rows of the source, where those that were read before them lay."""
+        source = self._task.source
+        row_bytes = self._columns * ITEM_BYTES[source.dtype]
+        if len(self._memory) < count * row_bytes:
+            self._memory = np.empty(count * row_bytes, np.uint8)
+        raw = self._memory[: count * row_bytes]
+        read_into(self._source, source.offset + first * row_bytes, raw)
+        return raw
 
     def _row_blocks(self) -> Iterator[tuple[int, int]]:
         """First row and number of rows of each block."""

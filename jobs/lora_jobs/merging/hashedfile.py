@@ -1,51 +1,43 @@
-"""A file that is hashed while it is written: whole, and in the parts that S3 takes.
+"""A file that is hashed while it is written.
 
-Writing and the two hashes run in threads of their own, beside the arithmetic that makes the next
-block: hashlib, numpy and file writes all release the interpreter's lock.
+Writing and hashing run in threads of their own, beside the arithmetic that makes the next block:
+hashlib, the kernel and file writes all release the interpreter's lock. Blocks lie in memory that is
+used again, for fresh pages cost as much as what is done with them.
 """
 
-import hashlib
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from lora_api.digests import FileDigest
-from lora_jobs.store.hashing import PART_BYTES
+import numpy as np
 
-MAX_WAITING_BLOCKS = 4
-"""Blocks that may wait to be written: enough to keep the threads busy, and what memory holds."""
+from lora_jobs.merging.tensors import Raw
+from lora_jobs.store.hashing import Hashes
+from lora_jobs.store.interface import FileHash
 
-Block = bytes | memoryview
+WAITING_BLOCKS = 3
+"""That a thread may be behind: enough to keep it busy, and what memory holds."""
 
-
-@dataclass(frozen=True)
-class WrittenFile:
-    """A file on disk and its hashes.
-
-    Attributes:
-        parts: Hex SHA-256 of each `PART_BYTES` of it, the last one shorter.
-    """
-
-    digest: FileDigest
-    parts: tuple[str, ...]
+Block = bytes | Raw
+Room = Callable[[int], Raw]
+"""Memory for the next block of that many bytes."""
 
 
 class HashedFile:
     """Takes a file's bytes in order; `close` waits until they are on the disk."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._stream = path.open("wb")
-        self._whole = hashlib.sha256()
-        self._parts = _PartHashes()
-        self._size = 0
-        self._writing = ThreadPoolExecutor(1, "write")
-        self._hashing = ThreadPoolExecutor(1, "hash")
-        self._waiting: deque[tuple[Future[None], Future[None]]] = deque()
+        self._hashes = Hashes()
+        self._lanes = (_Lane(self._stream.write), _Lane(self._hashes.add))
+        # Of each lane one block is at work and some wait; one more is being made.
+        self._memory = [np.empty(0, np.uint8) for _ in range(WAITING_BLOCKS + 2)]
+        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -56,63 +48,69 @@ class HashedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for thread in (self._writing, self._hashing):
-            thread.shutdown(cancel_futures=True)
+        for lane in self._lanes:
+            lane.end()
         self._stream.close()
 
+    def room(self, size: int) -> Raw:
+        """Memory for the next block, (size,); what is in it is anything."""
+        slot = self._count % len(self._memory)
+        if len(self._memory[slot]) < size:
+            self._memory[slot] = np.empty(size, np.uint8)
+        return self._memory[slot][:size]
+
     def put(self, block: Block) -> None:
-        """Append a block, whose memory must not change any more.
+        """Append a block, whose memory must not change any more unless it is from `room`.
 
         Raises:
             OSError: This or an earlier block could not be written, e.g. the disk is full.
         """
-        self._size += len(block)
-        self._wait_for(MAX_WAITING_BLOCKS)
-        self._waiting.append(
-            (self._writing.submit(self._write, block), self._hashing.submit(self._parts.add, block))
-        )
+        self._count += 1
+        for lane in self._lanes:
+            lane.put(block)
 
-    def close(self) -> WrittenFile:
+    def close(self) -> FileHash:
         """Wait for the disk.
 
         Raises:
             OSError: A block could not be written.
         """
-        self._wait_for(0)
+        for lane in self._lanes:
+            lane.end()
+        for lane in self._lanes:
+            lane.check()
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        digest = FileDigest(self._path.name, self._size, self._whole.hexdigest())
-        return WrittenFile(digest, self._parts.finish())
-
-    def _wait_for(self, most: int) -> None:
-        while len(self._waiting) > most:
-            for done in self._waiting.popleft():
-                done.result()
-
-    def _write(self, block: Block) -> None:
-        self._stream.write(block)
-        self._whole.update(block)
+        return self._hashes.finish()
 
 
-class _PartHashes:
-    """SHA-256 of consecutive parts."""
+class _Lane:
+    """A thread that does one thing with each block, in order, until one fails."""
 
-    def __init__(self) -> None:
-        self._finished: list[str] = []
-        self._part, self._room = hashlib.sha256(), PART_BYTES
+    def __init__(self, work: Callable[[Any], object]) -> None:
+        self._work = work
+        self._waiting: Queue[Block | None] = Queue(WAITING_BLOCKS)
+        self._error: Exception | None = None
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def add(self, block: Block) -> None:
-        rest = memoryview(block)
-        while len(rest):
-            piece, rest = rest[: self._room], rest[self._room :]
-            self._part.update(piece)
-            self._room -= len(piece)
-            if not self._room:
-                self._finished.append(self._part.hexdigest())
-                self._part, self._room = hashlib.sha256(), PART_BYTES
+    def put(self, block: Block) -> None:
+        self.check()
+        self._waiting.put(block)
 
-    def finish(self) -> tuple[str, ...]:
-        """All of them; a file of no bytes has one part."""
-        if self._room < PART_BYTES or not self._finished:
-            self._finished.append(self._part.hexdigest())
-        return tuple(self._finished)
+    def check(self) -> None:
+        if self._error:
+            raise self._error
+
+    def end(self) -> None:
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (block := self._waiting.get()) is not None:
+            if self._error is None:
+                try:
+                    self._work(block)
+                except Exception as error:  # told by whoever puts the next block, or closes
+                    self._error = error

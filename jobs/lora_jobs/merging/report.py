@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_api.digests import FileDigest
+from lora_jobs.store.interface import FileHash
 
 NO_EFFECT = "none: every delta is zero, the merged model is the base"
 
@@ -25,14 +25,20 @@ class Effect:
     unchanged: int = 0
     weights: int = 0
 
+    def add(self, other: "Effect") -> None:
+        """Count what another one has counted."""
+        self.weights_squared += other.weights_squared
+        self.delta_squared += other.delta_squared
+        self.unchanged += other.unchanged
+        self.weights += other.weights
+
 
 @dataclass(frozen=True)
 class MergeReport:
     """What the merge did.
 
     Attributes:
-        files: Every file of the output with its SHA-256.
-        parts: Hex SHA-256 of each 64 MiB of every file, by path: its parts in S3.
+        files: What is known of every file of the output, by path.
         merged: Tensors that were changed.
         copied: Tensors that were taken as they are.
         delta_to_weights: RMS of the update relative to the RMS of the weights it changed.
@@ -40,8 +46,7 @@ class MergeReport:
         notes: Short facts for people.
     """
 
-    files: tuple[FileDigest, ...]
-    parts: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, FileHash]
     merged: int
     copied: int
     delta_to_weights: float

@@ -48,14 +48,14 @@ class Update:
         left = self._left(first, count)
         return left @ self._right, squared_norm(left, self._gram)
 
-    def add_to(self, raw: Raw, first: int, count: int) -> Added | None:
-        """Bf16 weights + rows of the update, rounded; None where it takes float64."""
+    def add_to(self, raw: Raw, first: int, count: int, rounded: Raw) -> Added | None:
+        """Bf16 weights + rows of the update, into `rounded`; None where it takes float64."""
         left = self._left(first, count)
-        sums = self._addition.add(raw, left)
+        sums = self._addition.add(raw, left, rounded)
         if sums is None:
             return None
         delta_squared = squared_norm(left, self._gram)
-        return Added(sums.rounded, sums.weights_squared, delta_squared, sums.unchanged)
+        return Added(rounded, sums.weights_squared, delta_squared, sums.unchanged)
 
     def _left(self, first: int, count: int) -> Float64:
         return np.hstack([read(first, count) for read in self._lefts])

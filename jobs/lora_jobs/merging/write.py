@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 
 from lora_api.jobcontract import Progress
 from lora_api.spec import BaseWeights
@@ -18,7 +19,7 @@ from lora_jobs.merging.adapter import read_adapter
 from lora_jobs.merging.blocks import blocks_of, copied_blocks
 from lora_jobs.merging.changes import Weighted
 from lora_jobs.merging.companions import Companions, plan_companions, read_config
-from lora_jobs.merging.hashedfile import HashedFile, WrittenFile
+from lora_jobs.merging.hashedfile import HashedFile
 from lora_jobs.merging.headers import header_of
 from lora_jobs.merging.plan import MergePlan, Task, plan_merge
 from lora_jobs.merging.qlora import with_nf4_base
@@ -29,9 +30,12 @@ from lora_jobs.merging.report import (
     delta_to_weights,
     unchanged_fraction,
 )
+from lora_jobs.store.interface import FileHash
 from lora_jobs.weightfiles import tensors_of
 
 Through = Callable[[int], None]
+SHARDS_AT_ONCE = min(4, len(os.sched_getaffinity(0)))
+"""A shard is computed, hashed and written by three threads, of which one is always the slowest."""
 
 
 def merge_adapters(
@@ -68,10 +72,8 @@ def merge_adapters(
     partial.mkdir(parents=True)
     effect = Effect()
     try:
-        written = [
-            *_write_weights(plan, partial, effect, _counting(progress, plan.total_bytes)),
-            *_write_companions(companions, partial),
-        ]
+        files = dict(_write_weights(plan, partial, effect, _counting(progress, plan.total_bytes)))
+        files |= _write_companions(companions, partial)
         _flush_folder(partial)
         partial.rename(output)
         _flush_folder(output.parent)
@@ -79,8 +81,7 @@ def merge_adapters(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return MergeReport(
-        files=tuple(file.digest for file in written),
-        parts={file.digest.path: file.parts for file in written},
+        files=files,
         merged=plan.merged,
         copied=plan.copied,
         delta_to_weights=delta_to_weights(effect),
@@ -96,17 +97,27 @@ def merge_adapter(base: Path, adapter: Path, output: Path, progress: ReportProgr
 
 def _write_weights(
     plan: MergePlan, folder: Path, effect: Effect, through: Through
-) -> Iterator[WrittenFile]:
-    """A shard reaches the disk while the next one is computed."""
-    with ThreadPoolExecutor(1, "flush") as flushing:
-        before: Future[WrittenFile] | None = None
-        for source, tasks in plan.files.items():
-            shard = _filled_shard(source, tasks, folder / source.name, effect, through)
-            if before:
-                yield before.result()
-            before = flushing.submit(_closed, shard)
-        if before:
-            yield before.result()
+) -> Iterator[tuple[str, FileHash]]:
+    """Some shards at a time; one reaches the disk while others are computed."""
+    with (
+        ThreadPoolExecutor(1, "flush") as flushing,
+        ThreadPoolExecutor(SHARDS_AT_ONCE, "shard") as filling,
+    ):
+
+        def write(source: Path, tasks: tuple[Task, ...]) -> tuple[Effect, Future[FileHash]]:
+            of_shard = Effect()
+            shard = _filled_shard(source, tasks, folder / source.name, of_shard, through)
+            return of_shard, flushing.submit(_closed, shard)
+
+        shards = [(source, filling.submit(write, source, t)) for source, t in plan.files.items()]
+        try:
+            for source, shard in shards:
+                of_shard, closed = shard.result()
+                effect.add(of_shard)
+                yield source.name, closed.result()
+        except BaseException:
+            filling.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _filled_shard(
@@ -117,37 +128,38 @@ def _filled_shard(
         file = unless_filled.enter_context(HashedFile(target))
         file.put(header_of(source, tasks))
         for task in tasks:
-            for block in blocks_of(task, effect):
+            for block in blocks_of(task, effect, file.room):
                 file.put(block)
                 through(len(block))
         unless_filled.pop_all()
         return file
 
 
-def _closed(file: HashedFile) -> WrittenFile:
+def _closed(file: HashedFile) -> FileHash:
     with file:
         return file.close()
 
 
-def _write_companions(companions: Companions, folder: Path) -> Iterator[WrittenFile]:
+def _write_companions(companions: Companions, folder: Path) -> Iterator[tuple[str, FileHash]]:
     for name, source in companions.sources.items():
         with source.open("rb") as stream, HashedFile(folder / name) as file:
-            for block in copied_blocks(stream, 0, source.stat().st_size):
+            for block in copied_blocks(stream, 0, source.stat().st_size, file.room):
                 file.put(block)
-            yield file.close()
+            yield name, file.close()
     for name, document in companions.documents.items():
         with HashedFile(folder / name) as file:
             file.put(document)
-            yield file.close()
+            yield name, file.close()
 
 
 def _counting(progress: ReportProgress, total: int) -> Through:
-    done = 0
+    done, one_at_a_time = 0, Lock()
 
     def through(size: int) -> None:
         nonlocal done
-        done += size
-        progress(Progress(done=done, total=total, unit="bytes", message="merging"))
+        with one_at_a_time:
+            done += size
+            progress(Progress(done=done, total=total, unit="bytes", message="merging"))
 
     return through
 

@@ -3,9 +3,7 @@
 from lora_api.jobcontract import StageResult
 from lora_api.parameters import MergeParameters
 from lora_jobs.context import StageContext
-from lora_jobs.merging import MergeReport, merge_adapters
-from lora_jobs.store.hashing import file_hash
-from lora_jobs.store.interface import FileHash
+from lora_jobs.merging import merge_adapters
 
 
 def run(context: StageContext) -> StageResult:
@@ -27,12 +25,7 @@ def run(context: StageContext) -> StageResult:
     return StageResult(
         stage=call.stage,
         input_hash=call.input_hash,
-        digest=context.outputs.publish_artifact(folder, known_hashes(report)),
+        digest=context.outputs.publish_artifact(folder, report.files),
         notes=dict(report.notes),
         message=report.message,
     )
-
-
-def known_hashes(report: MergeReport) -> dict[str, FileHash]:
-    """What the merge hashed while it wrote; the upload hands it over and reads nothing twice."""
-    return {f.path: file_hash(f.size, f.sha256, report.parts[f.path]) for f in report.files}

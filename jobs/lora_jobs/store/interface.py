@@ -47,10 +47,10 @@ class FileHash(NamedTuple):
     sha256: str
     """Hex, of the whole file."""
     checksum: str
-    """S3's SHA-256 checksum: base64 of the digest, or for a file in parts base64 of the digest of
-    the parts' digests, `-`, number of parts."""
+    """S3's checksum: SHA-256 in base64, or for a file in parts the CRC32C of the parts' CRC32C in
+    base64, `-`, number of parts."""
     parts: tuple[str, ...] = ()
-    """Hex SHA-256 of each part, of a file that goes in parts and was hashed here."""
+    """CRC32C of each part in base64, of a file that goes in parts and was hashed here."""
 
 
 class ObjectStore(Protocol):

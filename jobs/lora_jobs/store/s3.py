@@ -1,9 +1,9 @@
 """A prefix of a bucket at an S3-compatible endpoint. Beside `transfers`, alone with boto3.
 
-Every upload carries SHA-256 checksums that the server verifies; files of `PART_BYTES` and more go
-in parts of that size (`transfers`). Create-only and replace-if-unchanged are conditional writes
-(`If-None-Match`, `If-Match`), which the store's correctness rests on: a server without them cannot
-be used.
+Every upload carries checksums that the server verifies: SHA-256, or CRC32C of each part of files of
+`PART_BYTES` and more, which go in parts of that size (`transfers`). Create-only and
+replace-if-unchanged are conditional writes (`If-None-Match`, `If-Match`), which the store's
+correctness rests on: a server without them cannot be used.
 
 A checksum goes in a header, never in a trailer, which boto3 would choose over TLS: a server that
 refuses a condition before it has read the body (versitygw 1.8 does) takes what is left of such a
@@ -139,8 +139,9 @@ class S3Store:
         found = self._head(key, ChecksumMode="ENABLED")
         if not found or found["ContentLength"] != expected.size:
             return False
-        kept = found.get("ChecksumSHA256", "")
-        comparable = kept.partition("-")[2] == expected.checksum.partition("-")[2]
+        parts = expected.checksum.partition("-")[2]
+        kept = found.get("ChecksumCRC32C" if parts else "ChecksumSHA256", "")
+        comparable = kept.partition("-")[2] == parts
         return not kept or not comparable or kept == expected.checksum
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Content | None:
@@ -369,7 +370,7 @@ def _client(
 ) -> "S3Client":
     """One client a connection: making one takes a quarter of a second.
 
-    That for files signs no bodies: it sends the SHA-256 that is known, in a header that is signed,
+    That for files signs no bodies: it sends the checksum that is known, in a header that is signed,
     and does not check answers, which are hashed here anyway.
     """
     addressing: Any = {"addressing_style": "path" if by_path else "auto"}

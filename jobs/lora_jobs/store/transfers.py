@@ -7,7 +7,6 @@ arrives. How far that got stands in a small file beside it (`resuming`), from wh
 fetch goes on.
 """
 
-import base64
 import hashlib
 import os
 from collections.abc import Iterator
@@ -64,7 +63,7 @@ def send(
         file: Its bytes must still be those of `expected`; a server that compares refuses others.
         expected: Size and hashes.
         content_type: Of the object.
-        with_checksums: Whether the server understands `x-amz-checksum-sha256`.
+        with_checksums: Whether the server understands `x-amz-checksum-*`.
     """
     arguments: dict[str, Any] = {**place, "ContentType": content_type}
     if not expected.parts:
@@ -73,13 +72,14 @@ def send(
             client.put_object(**arguments, **checksum, Body=body, ContentLength=expected.size)
         return
     if with_checksums:
-        arguments["ChecksumAlgorithm"] = "SHA256"
+        arguments["ChecksumAlgorithm"] = "CRC32C"
     begun = client.create_multipart_upload(**arguments)
     upload: _Upload = {**place, "UploadId": begun["UploadId"]}
 
     def part(index: int) -> Any:
-        digest = base64.b64encode(bytes.fromhex(expected.parts[index])).decode()
-        checksum: dict[str, Any] = {"ChecksumSHA256": digest} if with_checksums else {}
+        checksum: dict[str, Any] = {}
+        if with_checksums:
+            checksum["ChecksumCRC32C"] = expected.parts[index]
         body: Any = ReadFileChunk.from_filename(str(file), index * PART_BYTES, PART_BYTES)
         with _slots, body:
             answer = client.upload_part(

@@ -1,6 +1,7 @@
 """The compiled kernel of the merge gives the bytes that float64 gives, or leaves them to it."""
 
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_jobs.merging import addition
-from lora_jobs.merging.addition import Addition
-from lora_jobs.merging.tensors import Float64, NotFinite, Raw, narrow, widen
+from lora_jobs.merging.addition import Addition, Sums
+from lora_jobs.merging.tensors import Float64, NotFinite, Raw, count_equal, narrow, widen
 
 BF16_INFINITY = 0x7F80
 
@@ -25,6 +26,18 @@ def in_float64(raw: Raw, left: Float64, right: Float64) -> Raw:
     shape = (len(left), right.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         return narrow(left @ right + widen(raw, "BF16", shape), "BF16")
+
+
+class Added(NamedTuple):
+    rounded: Raw
+    sums: Sums
+
+
+def add(right: Float64, raw: Raw, left: Float64) -> Added | None:
+    """What the kernel makes of it; the memory for it holds something before."""
+    rounded = np.full_like(raw, 0xAB)
+    sums = Addition(right).add(raw, left, rounded)
+    return sums and Added(rounded, sums)
 
 
 def factors(rows: int, columns: int, rank: int, exponent: int, seed: int) -> tuple[Float64, ...]:
@@ -52,19 +65,28 @@ def test_its_bytes_are_those_of_float64(
     with np.errstate(over="ignore"):
         values = np.random.default_rng(seed + 1).standard_normal(rows * columns) * 2.0**weights
         raw = narrow(np.clip(values, -3e38, 3e38), "BF16")
-        added = Addition(right).add(raw, left)
+        added = add(right, raw, left)
     if added is not None:
-        assert added[0].tobytes() == in_float64(raw, left, right).tobytes()
+        assert added.rounded.tobytes() == in_float64(raw, left, right).tobytes()
 
 
 def test_the_squares_of_the_weights_are_summed_too() -> None:
     left, right = factors(64, 4096, 16, -9, seed=0)
     raw = _weights(64 * 4096, 0.02)
-    added = Addition(right).add(raw, left)
+    added = add(right, raw, left)
     assert added is not None
-    assert added[0].tobytes() == in_float64(raw, left, right).tobytes()
+    assert added.rounded.tobytes() == in_float64(raw, left, right).tobytes()
     squares = float(np.square(widen(raw, "BF16", (raw.size // 2,)).astype(np.float64)).sum())
-    assert added[1] == pytest.approx(squares, rel=1e-5)
+    assert added.sums.weights_squared == pytest.approx(squares, rel=1e-5)
+
+
+def test_weights_that_rounding_leaves_as_they_were_are_counted() -> None:
+    left, right = factors(64, 700, 16, -16, seed=0)
+    raw = _weights(64 * 700, 0.02)
+    added = add(right, raw, left)
+    assert added is not None
+    assert added.sums.unchanged == count_equal(added.rounded, raw, "BF16")
+    assert 0 < added.sums.unchanged < 64 * 700
 
 
 def test_sums_that_lie_in_the_middle_of_two_numbers_go_to_the_even_one() -> None:
@@ -75,32 +97,32 @@ def test_sums_that_lie_in_the_middle_of_two_numbers_go_to_the_even_one() -> None
     one = np.ones((1, 1))
     padded = np.concatenate([raw, _weights(64 * len(bits), 1.0)])
     left = np.vstack([one, np.zeros((64, 1))])
-    added = Addition(right).add(padded, left)
+    added = add(right, padded, left)
     assert added is not None
-    even = added[0].view(np.uint16)[: len(bits)] & 1
+    even = added.rounded.view(np.uint16)[: len(bits)] & 1
     assert not even.any()
 
 
 def test_factors_of_weights_that_are_stored_the_other_way_round_are_taken_too() -> None:
     left, right = factors(40, 300, 8, -3, seed=1)
     raw = _weights(40 * 300, 1.0)
-    added = Addition(np.asfortranarray(right)).add(raw, np.asfortranarray(left))
+    added = add(np.asfortranarray(right), raw, np.asfortranarray(left))
     assert added is not None
-    assert added[0].tobytes() == in_float64(raw, left, right).tobytes()
+    assert added.rounded.tobytes() == in_float64(raw, left, right).tobytes()
 
 
 def test_an_update_of_nothing_changes_nothing() -> None:
     raw = _weights(3 * 300, 1.0)
-    added = Addition(np.ones((2, 300))).add(raw, np.zeros((3, 2)))
+    added = add(np.ones((2, 300)), raw, np.zeros((3, 2)))
     assert added is not None
-    assert added[0].tobytes() == raw.tobytes()
+    assert added.rounded.tobytes() == raw.tobytes()
 
 
 @pytest.mark.parametrize("bits", [BF16_INFINITY, BF16_INFINITY + 1, 0xFF80, 0xFFC0])
 def test_what_is_not_finite_is_left_to_float64(bits: int) -> None:
     raw = np.full(600, 0x3F80, np.uint16)
     raw[-1] = bits
-    assert Addition(np.ones((1, 600))).add(raw.view(np.uint8), np.ones((1, 1))) is None
+    assert add(np.ones((1, 600)), raw.view(np.uint8), np.ones((1, 1))) is None
 
 
 @pytest.mark.parametrize("sign", [0x0000, 0x8000])
@@ -108,14 +130,14 @@ def test_a_sum_beyond_the_largest_is_left_to_float64(sign: int) -> None:
     raw = np.full(600, 0x3F80, np.uint16)
     raw[3] = sign | (BF16_INFINITY - 1)
     update = np.where(np.arange(600) == 3, (-1.0 if sign else 1.0) * 2.0**119, 0.0)[np.newaxis]
-    assert Addition(update).add(raw.view(np.uint8), np.ones((1, 1))) is None
+    assert add(update, raw.view(np.uint8), np.ones((1, 1))) is None
     with pytest.raises(NotFinite):
         in_float64(raw.view(np.uint8), np.ones((1, 1)), update)
 
 
 def test_without_a_kernel_all_is_left_to_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addition, "kernel", lambda: None)
-    assert Addition(np.ones((1, 8))).add(_weights(8, 1.0), np.ones((1, 1))) is None
+    assert add(np.ones((1, 8)), _weights(8, 1.0), np.ones((1, 1))) is None
 
 
 def _weights(count: int, size: float) -> Raw:

@@ -1,6 +1,7 @@
 """`lora-jobs merge` by hand: a summary or JSON, and never another file overwritten."""
 
 import json
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,13 @@ def test_it_says_what_it_did(folder: Path) -> None:
 
 def test_json_holds_every_file_and_number(folder: Path) -> None:
     report = json.loads(merge(folder, "--json").stdout)
-    found = {file["path"]: file["sha256"] for file in report["files"]}
-    assert found == {f.name: hash_file(f).sha256 for f in (folder / "merged").iterdir()}
+    files = [
+        {"path": f.name} | json.loads(json.dumps(hash_file(f)._asdict()))
+        for f in (folder / "merged").iterdir()
+    ]
+    assert sorted(report["files"], key=itemgetter("path")) == sorted(files, key=itemgetter("path"))
     assert report["merged"] == 1
     assert report["delta_to_weights"] > 0
-    assert report["parts"]["config.json"] == [found["config.json"]]
 
 
 def test_an_empty_output_is_taken(folder: Path) -> None:
