@@ -17,7 +17,7 @@ from lora_api import layout
 from lora_api.connections import S3Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Waiting
-from lora_jobs.store import hashing, s3, transfers
+from lora_jobs.store import downloads, hashing, s3, transfers
 from lora_jobs.store.artifacts import (
     fetch_artifact,
     has_artifact,
@@ -59,7 +59,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small parts, and clients that give a black hole two seconds and not sixty."""
     for module in (hashing, transfers):
         monkeypatch.setattr(module, "PART_BYTES", PART)
-    monkeypatch.setattr(transfers, "RANGE_BYTES", PART)
+    monkeypatch.setattr(downloads, "RANGE_BYTES", PART)
     from botocore.config import Config
 
     def hasty(**settings: Any) -> Config:

@@ -1,4 +1,6 @@
-"""A prefix of a bucket at an S3-compatible endpoint. Beside `transfers`, alone with boto3.
+"""A prefix of a bucket at an S3-compatible endpoint.
+
+Beside `transfers` and `downloads`, alone with boto3.
 
 Every upload carries checksums that the server verifies: SHA-256, or CRC32C of each part of files of
 `PART_BYTES` and more, which go in parts of that size (`transfers`). Create-only and
@@ -38,6 +40,7 @@ from botocore.exceptions import (
 from lora_api.connections import Checksums, S3Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import StageError, Waiting
+from lora_jobs.store.downloads import fetch
 from lora_jobs.store.hashing import hash_file, plain_checksum
 from lora_jobs.store.interface import (
     BYTES,
@@ -50,7 +53,7 @@ from lora_jobs.store.interface import (
     StoredObject,
     checked_key,
 )
-from lora_jobs.store.transfers import Place, fetch, send
+from lora_jobs.store.transfers import Place, send
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

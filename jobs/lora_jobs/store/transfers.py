@@ -1,27 +1,22 @@
-"""Files to and from an S3 endpoint, in parts, each byte hashed once.
+"""Files to an S3 endpoint, in parts, and what both directions share.
 
 What is sent carries checksums that are known already, so nothing is hashed on the way: the server
-compares them, also with a file that has changed since. What is fetched is asked for in ranges of
-one ETag, several at once, and hashed as its beginning becomes complete, while the rest still
-arrives. How far that got stands in a small file beside it (`resuming`), from where an interrupted
-fetch goes on.
+compares them, also with a file that has changed since.
 """
 
-import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from heapq import heappop, heappush
+from itertools import count as count_up
 from pathlib import Path
-from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Any, TypedDict
+from threading import Condition
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from botocore.exceptions import HTTPClientError, IncompleteReadError
 from s3transfer.utils import ReadFileChunk
 
 from lora_jobs.store.hashing import PART_BYTES
-from lora_jobs.store.interface import FileHash, StoredObject
-from lora_jobs.store.resuming import done_of, set_done
+from lora_jobs.store.interface import FileHash
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -39,12 +34,39 @@ class _Upload(Place):
 
 
 PARALLEL_PARTS = 8
-RANGE_BYTES = 32 * 2**20
-BLOCK_BYTES = 2**20
-_ATTEMPTS = 5
-"""Of a range, one after the other with less than a block of progress."""
-_slots = BoundedSemaphore(PARALLEL_PARTS)
-"""Over all files: several are on the way at once."""
+Result = TypeVar("Result")
+
+
+class Slots:
+    """Of all that is on the way, over all files, some at a time.
+
+    The lowest index comes first, so that every file's beginning arrives before any file's end:
+    a file is hashed from its beginning, by one core.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int]] = []
+        self._changed, self._tickets = Condition(), count_up()
+
+    @contextmanager
+    def take(self, index: int) -> Iterator[None]:
+        """Wait for one, and give it back."""
+        with self._changed:
+            mine = (index, next(self._tickets))
+            heappush(self._waiting, mine)
+            self._changed.wait_for(lambda: self._free > 0 and self._waiting[0] == mine)
+            heappop(self._waiting)
+            self._free -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+
+SLOTS = Slots(PARALLEL_PARTS)
 
 
 def send(
@@ -68,7 +90,7 @@ def send(
     arguments: dict[str, Any] = {**place, "ContentType": content_type}
     if not expected.parts:
         checksum: dict[str, Any] = {"ChecksumSHA256": expected.checksum} if with_checksums else {}
-        with _slots, file.open("rb") as body:
+        with SLOTS.take(0), file.open("rb") as body:
             client.put_object(**arguments, **checksum, Body=body, ContentLength=expected.size)
         return
     if with_checksums:
@@ -81,83 +103,23 @@ def send(
         if with_checksums:
             checksum["ChecksumCRC32C"] = expected.parts[index]
         body: Any = ReadFileChunk.from_filename(str(file), index * PART_BYTES, PART_BYTES)
-        with _slots, body:
+        with SLOTS.take(index), body:
             answer = client.upload_part(
                 **upload, PartNumber=index + 1, Body=body, ContentLength=len(body), **checksum
             )
         return {"PartNumber": index + 1, "ETag": answer["ETag"], **checksum}
 
     with _aborted(client, upload):
-        parts = _in_order(part, len(expected.parts))
-        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": list(parts)})
+        parts = all_at_once(part, len(expected.parts))
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
 
 
-def fetch(client: "S3Client", place: Place, found: StoredObject, file: Path) -> str:
-    """Download exactly this object; returns the file's SHA-256 in hex.
-
-    An earlier fetch of the same ETag is continued. The mark beside the file is left, so that a
-    fetch of many files can be continued too; `remove_marks` ends that.
-    """
-    count = -(-found.size // RANGE_BYTES)
-    done = done_of(file, found.etag) // RANGE_BYTES
-    whole = hashlib.sha256()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    target = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-
-    def part(index: int) -> None:
-        if index >= done:
-            first = index * RANGE_BYTES
-            _fetch_range(client, place, found, target, first, min(first + RANGE_BYTES, found.size))
-
-    try:
-        if not done:
-            os.truncate(target, 0)
-        for index, _ in enumerate(_in_order(part, count)):
-            first = index * RANGE_BYTES
-            for start in range(first, min(first + RANGE_BYTES, found.size), BLOCK_BYTES):
-                most = min(BLOCK_BYTES, found.size - start)
-                whole.update(os.pread(target, most, start))
-            if index >= done:
-                set_done(file, found.etag, (index + 1) * RANGE_BYTES)
-    finally:
-        os.close(target)
-    return whole.hexdigest()
-
-
-def _fetch_range(
-    client: "S3Client", place: Place, found: StoredObject, target: int,
-    first: int, end: int,
-) -> None:  # fmt: skip
-    """Write bytes first..end; a connection that breaks is taken up where it broke."""
-    buffer: Any = memoryview(bytearray(BLOCK_BYTES))  # the stubs ask for a file
-    failures = 0
-    while first < end:
-        before = first
-        try:
-            with _slots:
-                answer = client.get_object(
-                    **place, IfMatch=f'"{found.etag}"', Range=f"bytes={first}-{end - 1}"
-                )
-                with answer["Body"] as body:
-                    while count := body.readinto(buffer):
-                        os.pwrite(target, buffer[:count], first)
-                        first += count
-            if first >= end:
-                return
-            raise IncompleteReadError(actual_bytes=first - before, expected_bytes=end - before)
-        except (HTTPClientError, IncompleteReadError):
-            failures = 0 if first - before >= BLOCK_BYTES else failures + 1
-            if failures >= _ATTEMPTS:
-                raise
-
-
-def _in_order(part: Any, count: int) -> Iterator[Any]:
+def all_at_once(part: Callable[[int], Result], count: int) -> list[Result]:
     """Results of `part(0)`, `part(1)`, ..., several made at once; the first error ends all."""
     with ThreadPoolExecutor(PARALLEL_PARTS, "part") as pool:
         futures = [pool.submit(part, index) for index in range(count)]
         try:
-            for future in futures:
-                yield future.result()
+            return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
