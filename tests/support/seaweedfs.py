@@ -38,7 +38,8 @@ class SeaweedFS:
             "seaweedfs",
             [
                 program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3",
-                f"-s3.config={identities}", "-volume.max=1000",
+                f"-s3.config={identities}", "-volume.max=1000", "-master.telemetry=false",
+                "-s3.port.iceberg=0", "-s3.port.lance=0",  # else the same for every server
                 *(f"-{name}={port}" for name, port in ports.items()),
             ],
             directory / "seaweedfs.log",
