@@ -82,10 +82,13 @@ def _merge(work: Path, pairs: int, with_peft: bool) -> list[Row]:
              "--output", ours]  # fmt: skip
     copy = ["sh", "-c", f"cp -r {base} {other} && sync {other}/*"]
     fresh = [ours, other]
+    bare = [PYTHON, HERE / "without_hashes.py", base, adapter, ours]
+    unhashed = as_pairs(bare, copy, pairs, fresh)
     measured = as_pairs(merge, copy, pairs, fresh)
     equality = float(_run([PYTHON, str(HERE / "equality.py"), str(work)]))
     rows = [
         _ratio("merge: wall / wall of cp + fsync", ("<=", 1.6), measured),
+        _ratio("merge without hashes: the same", ("<=", 1.25), unhashed),
         Row("merge: peak RSS, MiB", ("<=", 160), max(a.peak_mib for a, _ in measured)),
         Row("merge: weights equal to round(fp64)", (">=", 0.9999), equality),
     ]
