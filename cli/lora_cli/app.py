@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 it could not be done (or belongs into Git), 64 usage error
 import json
 import sys
 import time
-import webbrowser
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from lora_api.naming import ANNOTATION_RETRY, deployment_name
 from lora_api.runbooks import RUNBOOKS
 from lora_api.status import Status
 from lora_api.times import rfc3339
-from lora_cli import render
+from lora_cli import opening, render
 from lora_cli.changes import NothingToChange, approval_of, rollback_of, unpinning_of
 from lora_cli.gitops import git_patch, owner_of
 from lora_cli.kubectl import Kubectl, KubectlError
@@ -111,19 +110,23 @@ def report(
     kubeconfig: Kubeconfig = "",
     output: Form = Output.TABLE,
     open_: Annotated[
-        bool, typer.Option("--open", help="Open it in a browser, where its address allows.")
+        bool,
+        typer.Option("--open", help="In a browser; from a bucket with your own AWS credentials."),
     ] = False,
 ) -> None:
     """Show the four-condition table, the gates, and where the whole report lies."""
-    measured = status_of(Kubectl(namespace, context, kubeconfig).lora(name)).benchmark
+    document = Kubectl(namespace, context, kubeconfig).lora(name)
+    measured = status_of(document).benchmark
     if measured is None:
         raise NotDone(f"{name} has no verdict yet; see: kubectl lora status {name}")
     if output is Output.JSON:
         _print_json(measured.to_json())
     else:
         Console().print(render.report(measured))
+    if open_ and not measured.report_uri:
+        raise NotDone("the report is not written yet")
     if open_:
-        _open(measured.report_uri)
+        opening.show(measured.report_uri, opening.endpoint_of(document["spec"]))
 
 
 @app.command()
@@ -312,15 +315,6 @@ def _job_target(kubectl: Kubectl, found: Status, stage: str) -> str:
     return f"job/{entry.job}"
 
 
-def _open(uri: str) -> None:
-    if uri.startswith(("file://", "https://", "http://")):
-        webbrowser.open(uri)
-    elif uri:
-        raise NotDone(f"no browser opens this address; fetch it: aws s3 cp {uri} report.html")
-    else:
-        raise NotDone("the report is not written yet")
-
-
 def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=2))
 
@@ -329,7 +323,7 @@ def main() -> None:
     """Run a verb; what went wrong is one line on stderr."""
     try:
         app()
-    except (KubectlError, UnreadableStatus, NothingToChange, NotDone) as error:
+    except (KubectlError, UnreadableStatus, NothingToChange, NotDone, opening.NotOpened) as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_NOT_DONE)
     except KeyboardInterrupt:

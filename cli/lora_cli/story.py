@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from lora_api.base import ApiModel
 from lora_api.conditions import Condition, ConditionReason, ConditionStatus, ConditionType
+from lora_api.gates import Verdict
+from lora_api.gatespec import GateMode, GateName
 from lora_api.jobcontract import OCCASIONAL_STAGES, Stage
 from lora_api.retention import kept_releases
 from lora_api.status import (
@@ -19,8 +21,10 @@ from lora_api.status import (
     Status,
 )
 from lora_api.times import epoch_seconds
+from lora_cli.changes import ACCEPTABLE
 
 NOT_STARTED = "NotStarted"
+_REFUSING = (Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR)
 _ENDED = (Phase.SERVING, Phase.REJECTED, Phase.STALLED)
 
 
@@ -127,6 +131,14 @@ def log_of(status: Status, stage: str) -> StageStatus | None:
     return candidates[-1] if candidates else None
 
 
+def acceptable_gates(status: Status) -> list[str]:
+    """The gates whose acceptance would let the artifact serve; none where one is an Error."""
+    judged = status.benchmark.gates if status.benchmark else []
+    bad = [g for g in judged if g.mode is GateMode.ENFORCE and g.verdict in _REFUSING]
+    can_be = all(g.verdict in ACCEPTABLE and g.name in {*GateName} for g in bad)
+    return [g.name for g in bad] if can_be else []
+
+
 def releases_of(status: Status) -> list[tuple[ReleaseStatus, bool]]:
     """The releases, newest first, and whether each is the one that serves."""
     serving = status.serving.release if status.serving else ""
@@ -187,6 +199,9 @@ def _next_steps(
         yield f"it is tried again by itself in {wait}; at once: kubectl lora retry {name}"
     elif status.phase is Phase.STALLED:
         yield f"once that is done: kubectl lora retry {name}"
+    elif status.phase is Phase.REJECTED:
+        for gate in acceptable_gates(status):
+            yield f"or, for this artifact alone: kubectl lora approve {name} {gate} --reason TEXT"
 
 
 def _lines(status: Status, now: float) -> Iterator[StageLine]:

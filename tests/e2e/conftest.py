@@ -28,6 +28,16 @@ def testbed() -> Testbed:
     return bed
 
 
+@pytest.fixture(scope="session")
+def story_namespace(testbed: Testbed) -> Iterator[str]:
+    """One namespace, so one scope of the store, for all whose objects share their results."""
+    name = "story"
+    testbed.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+    testbed.prepare_namespace(name, E2E_SECRET)
+    yield name
+    testbed.kubectl("delete", "namespace", name, "--wait=false")
+
+
 @pytest.fixture
 def namespaces(testbed: Testbed) -> Iterator[Callable[[str], str]]:
     """Makes namespaces that are removed after the test."""

@@ -6,15 +6,13 @@ One story in the order in which it is told; each test leaves the world as the ne
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo_object import demo_object
 from lora import WORKING, Asker, Lora, Streamer, until
-from plugin import Plugin
-from testbed import E2E_BUCKET, E2E_SECRET, OPERATOR_NAMESPACE, PROFILE, PROFILE_STORE, Testbed
+from testbed import E2E_BUCKET, OPERATOR_NAMESPACE, PROFILE_STORE, Testbed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 NAME = "story"
@@ -23,18 +21,11 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def namespace(testbed: Testbed) -> Iterator[str]:
-    name = "story"
-    testbed.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+def lora(testbed: Testbed, story_namespace: str) -> Iterator[Lora]:
     testbed.empty(STORE)  # what an earlier session left would be reused, not made
-    testbed.prepare_namespace(name, E2E_SECRET)
-    yield name
-    testbed.kubectl("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture(scope="module")
-def lora(testbed: Testbed, namespace: str) -> Lora:
-    return Lora(testbed.kubectl.within(namespace), NAME)
+    lora = Lora(testbed.kubectl.within(story_namespace), NAME)
+    yield lora
+    lora.kubectl("delete", "lora", NAME, "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="module")
@@ -251,22 +242,3 @@ def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
     with pytest.raises(AssertionError, match="not after"):
         until("a write", lambda: watched() != settled, 15)
-
-
-def test_a_small_object_takes_the_platform_teams_profile_and_the_plugin_follows_it(
-    testbed: Testbed, lora: Lora, good: Json, tmp_path: Path
-) -> None:
-    given = ("artifact", "connections")
-    spec = {k: v for k, v in good["spec"].items() if k not in given} | {"profile": PROFILE}
-    small = Lora(lora.kubectl, "small")
-    small.kubectl.apply(good | {"metadata": {"name": small.name}, "spec": spec})
-    small.wait("Ready", "True", seconds=300)
-    plugin = Plugin.with_kubectl(tmp_path, *small.kubectl.command)
-    where = ["--namespace", "story", "--kubeconfig", str(small.kubectl.kubeconfig)]
-    told = json.loads(plugin("status", small.name, "-o", "json", *where)["out"])
-    measured = plugin("report", small.name, *where)["out"]
-    assert told["phase"] == "Serving"
-    assert STORE in measured, measured
-    assert small.status["profile"]["name"] == PROFILE
-    assert small.jobs(*WORKING) == [], "the store had all of it"
-    assert Asker(small.url(), small.name).ask()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import yaml
 from botocore.client import Config
 from botocore.exceptions import ClientError
 
@@ -24,7 +25,8 @@ REPOSITORY = Path(__file__).parents[2]
 LOCALCLUSTER = REPOSITORY / "tests/cluster/localcluster_cli.py"
 OPERATOR_NAMESPACE = "lora-system"
 E2E_BUCKET, E2E_SECRET = "e2e", "e2e-s3"
-PROFILE, PROFILE_STORE = "team", f"s3://{E2E_BUCKET}/story-store"
+PROFILE, PROFILE_STORE = "local", f"s3://{E2E_BUCKET}/story-store"
+PROFILE_VALUES = REPOSITORY / "examples/demo-profile-values.yaml"
 TARGETS = ("operator", "jobs", "cpu")
 
 
@@ -117,12 +119,12 @@ class Testbed:
             raise TestbedError(f"helm could not install the chart: {done.stderr.strip()}")
 
     def profile(self) -> dict[str, Any]:
-        """What a platform team would give its objects here."""
-        server = {"endpoint": self.s3_endpoint, "secretRef": {"name": E2E_SECRET}}
-        return {
-            "artifact": {"uri": PROFILE_STORE, "connection": "local"},
-            "connections": [{"name": "local", "s3": server}],
-        }
+        """What the demo's platform team gives its objects, with our bucket in place of its own."""
+        profile: dict[str, Any] = yaml.safe_load(PROFILE_VALUES.read_text())["profiles"][PROFILE]
+        profile["artifact"]["uri"] = PROFILE_STORE
+        [connection] = profile["connections"]
+        connection["s3"] = {"endpoint": self.s3_endpoint, "secretRef": {"name": E2E_SECRET}}
+        return profile
 
     def s3(self) -> Any:
         """A boto3 client of the bucket server."""

@@ -13,6 +13,7 @@ from lora_cli.story import (
     NOT_STARTED,
     Story,
     UnreadableStatus,
+    acceptable_gates,
     duration,
     log_of,
     releases_of,
@@ -101,6 +102,19 @@ def test_a_rejected_object_points_to_its_report_and_names_the_gate() -> None:
     assert (story.phase, story.verdict) == ("Rejected", "Failed")
     assert any(g.name == "taskQuality" and g.verdict == "Failed" for g in story.gates)
     assert story.next_steps[0].endswith("kubectl lora report demo")
+    assert story.next_steps[-1].endswith("kubectl lora approve demo taskQuality --reason TEXT")
+
+
+def test_no_approval_is_offered_that_would_let_nothing_serve() -> None:
+    found = document(PHASES["gates-failed"].story())
+    gates = found["status"]["benchmark"]["gates"]
+    other = next(g for g in gates if g["name"] == "weightsSize")
+    gates.append(other | {"name": "custom-floor", "verdict": "Failed"})
+    assert acceptable_gates(status_of(found)) == [], "a gate of one's own has no override"
+    gates[-1] = other | {"verdict": "Error"}
+    assert acceptable_gates(status_of(found)) == []
+    gates[-1] = other | {"verdict": "Failed", "mode": "DryRun"}
+    assert acceptable_gates(status_of(found)) == ["taskQuality"]
 
 
 def test_an_object_that_serves_needs_nothing() -> None:

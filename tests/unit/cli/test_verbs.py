@@ -12,6 +12,18 @@ from planning_world import World, serving_world
 from plugin import Plugin, RecordedKubectl
 from recorded_objects import PHASES, document
 
+ITS_BUCKET = {
+    "connections": [
+        {"name": "models", "s3": {"endpoint": "https://s3.internal:9000"}},
+    ],
+    "artifact": {"uri": "s3://models/lora", "connection": "models"},
+}
+
+
+def program(file: Path, script: str) -> None:
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
 
 def recorded(folder: Path, world: World, **metadata: Any) -> RecordedKubectl:
     found = document(world)
@@ -51,10 +63,42 @@ def test_a_report_shows_the_four_conditions_and_where_it_lies(tmp_path: Path) ->
     assert row.split()[1:] == ["20.09", "7.389", "7.389", "7.462890"]
     uri = json.loads(kubectl.plugin("report", "demo", "-o", "json")["out"])["reportUri"]
     assert f"report   {uri}" in shown
+
+
+def test_a_report_in_a_bucket_is_fetched_with_the_users_credentials_and_opened(
+    tmp_path: Path,
+) -> None:
+    world = World(changes=ITS_BUCKET)
+    world.settle()
+    kubectl = recorded(tmp_path, world)
+    uri = json.loads(kubectl.plugin("report", "demo", "-o", "json")["out"])["reportUri"]
+    refused = kubectl.plugin("report", "demo", "--open")
+    assert refused["code"] == 1
+    by_hand = f"aws s3 cp {uri} report.html --endpoint-url https://s3.internal:9000"
+    assert by_hand in refused["err"]
+    program(tmp_path / "aws", 'echo "$AWS_PROFILE $@" > "$5.asked"; echo page > "$5"')
+    program(
+        tmp_path / "browser",
+        f'cp "${{1#file://}}" {tmp_path}; cp "${{1#file://}}.asked" {tmp_path}',
+    )
+    mine = {"BROWSER": f"{tmp_path}/browser %s", "AWS_PROFILE": "mine", "TMPDIR": str(tmp_path)}
+    opened = kubectl.plugin("report", "demo", "--open", **mine)
+    assert opened["code"] == 0, opened["err"]
+    assert (tmp_path / "report.html").read_text() == "page\n"
+    asked = (tmp_path / "report.html.asked").read_text()
+    assert asked.startswith(f"mine s3 cp --only-show-errors {uri} ")
+    assert asked.endswith("--endpoint-url https://s3.internal:9000\n")
+
+
+def test_a_report_that_the_users_credentials_do_not_open_is_told_with_the_command(
+    tmp_path: Path,
+) -> None:
+    kubectl = recorded(tmp_path, serving_world())
+    program(tmp_path / "aws", 'echo "(403) Forbidden" >&2; exit 1')
     opened = kubectl.plugin("report", "demo", "--open")
-    assert (opened["code"], opened["err"]) == (
-        1, f"no browser opens this address; fetch it: aws s3 cp {uri} report.html\n",
-    )  # fmt: skip
+    assert opened["code"] == 1
+    assert "could not fetch it with your credentials: (403) Forbidden" in opened["err"]
+    assert "aws s3 cp s3://" in opened["err"]
 
 
 def test_a_report_that_is_not_there_yet_is_no_success(tmp_path: Path) -> None:
