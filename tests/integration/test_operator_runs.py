@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from builders import spec_document
 from canned_stages import BAD_ADAPTER
 from chart import chart_rules
 from kubectl import Kubectl
 from localcluster.controlplane import ControlPlane
+from lora_api import API_VERSION, KIND
 from lora_api.jobcontract import Reason
+from lora_api.naming import LABEL_NAME, LABEL_STAGE
 from operator_process import grant
 from operator_stage import NAME, OperatorStage
 
@@ -149,6 +152,31 @@ def test_an_earlier_release_is_pinned_and_nothing_is_measured(stage: OperatorSta
     stage.wait_for("Ready", "True")
     assert "recall" in stage.stages.asked
     assert stage.stages.ran == []
+
+
+def test_production_serves_the_digest_that_staging_judged_and_no_stage_runs_for_it(
+    stage: OperatorStage,
+) -> None:
+    stage.apply()
+    stage.wait_for("Ready", "True")
+    judged = stage.object()["status"]["serving"]
+    production = "production"
+    stage.kubectl.apply(
+        {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": production},
+         "spec": spec_document(**{"gates.taskQuality.maxIncrease": "2%", "serving.replicas": 2})}
+    )  # fmt: skip
+    stage.until("production serves", lambda: _is_ready(stage, production))
+    status = stage.kubectl.get("lora", production)["status"]
+    assert status["serving"]["digest"] == judged["digest"]
+    assert status["benchmark"]["verdict"] == "Passed", "judged by its own gates"
+    assert stage.stages.ran == WORK, "staging's, once"
+    working = {s["name"]: s["reused"] for s in status["stages"] if s["name"] in WORK}
+    assert working == dict.fromkeys(WORK, True)
+    assert not stage.kubectl.items("jobs", f"{LABEL_NAME}={production},{LABEL_STAGE} in (quantize)")
+
+    stage.apply(adapters=[{"uri": f"s3://models/{BAD_ADAPTER}"}])
+    stage.wait_for("Ready", "False", "GatesFailed")
+    assert _is_ready(stage, production), "what staging tries next is nothing to production"
 
 
 @pytest.mark.fault("F28", "F37")
@@ -349,6 +377,11 @@ def _yaml(document: dict[str, object]) -> str:
 def _is_complete(stage: OperatorStage, job: str) -> bool:
     conditions = stage.kubectl.get("job", job)["status"].get("conditions", [])
     return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+
+
+def _is_ready(stage: OperatorStage, name: str) -> bool:
+    conditions = stage.kubectl.get("lora", name).get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _stage_state(stage: OperatorStage, name: str) -> str:
