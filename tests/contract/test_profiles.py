@@ -10,7 +10,7 @@ import yaml
 from chart import HelmError, operator_pod, render
 from documented import pages
 from lora_api.profile import PROFILES
-from lora_api.spec import JobStage, ObjectSpec, Spec
+from lora_api.spec import JobStage, ObjectSpec, Spec, parse_spec
 from lora_operator.allowed import Allowed, refusal_of
 from lora_operator.asking import spec_of
 from lora_operator.failures import Trouble
@@ -47,6 +47,13 @@ def test_the_example_is_four_lines_and_its_profile_gives_the_rest() -> None:
     assert quantize.resources is not None
     assert (quantize.resources.requests, quantize.tolerations) == (memory, tolerated)
     assert tolerated
+
+
+def test_the_small_demo_with_its_profile_is_the_demo_and_finds_all_of_its_results() -> None:
+    settings = installed(example("demo-profile-values.yaml"))
+    small = spec_of(example("demo-small.yaml")["spec"], settings.profiles)
+    assert isinstance(small, Spec)
+    assert small.model_copy(update={"profile": ""}) == parse_spec(example("demo.yaml")["spec"])
 
 
 def test_the_example_is_allowed_by_its_own_values_and_not_without_them() -> None:
