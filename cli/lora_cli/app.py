@@ -178,6 +178,7 @@ def gc(
     keep: Annotated[
         int | None, typer.Option(min=1, help="As if artifact.keepReleases were this.")
     ] = None,
+    _dry_run: Annotated[bool, typer.Option("--dry-run", help="As it always is.")] = True,
 ) -> None:
     """Show which releases stay in the bucket, and which go. It removes nothing.
 

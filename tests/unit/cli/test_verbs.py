@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lora_api.naming import ANNOTATION_RETRY
 from lora_api.times import epoch_seconds
@@ -132,7 +133,7 @@ def test_gc_tells_what_stays_and_why_and_removes_nothing(tmp_path: Path) -> None
 
     assert all(stays().values()), "nothing goes where no number is given"
     assert stays("--keep", "1") == {newest: "newest", middle: "", oldest: "serves"}
-    lines = kubectl.plugin("gc", "demo", "--keep", "1")["out"].splitlines()
+    lines = kubectl.plugin("gc", "demo", "--dry-run", "--keep", "1")["out"].splitlines()
     assert [line.split()[-1] for line in lines[1:]] == ["newest", "goes", "serves"]
 
 
@@ -268,11 +269,22 @@ def test_suspend_and_resume_write_one_field(tmp_path: Path) -> None:
 
 def test_what_git_owns_is_not_written_but_told_as_a_patch(tmp_path: Path) -> None:
     labels = {"kustomize.toolkit.fluxcd.io/name": "models"}
-    kubectl = recorded(tmp_path, serving_world(), labels=labels)
-    shown = kubectl.plugin("suspend", "demo")
-    assert (shown["code"], kubectl.written) == (1, [])
-    assert "synced by Flux (models)" in shown["err"]
-    assert "suspend: true" in shown["out"]
+    world = World(task_quality={64: 1.08})
+    world.settle()
+    first = world.status["serving"]["release"]
+    world.edit(**{"quantization.gptq": {"bits": 4, "groupSize": 64}})
+    world.settle()
+    accepted = {"digest": world.status["artifact"]["digest"], "gate": "taskQuality", "reason": "x"}
+    kubectl = recorded(tmp_path, world, labels=labels)
+    for words, change in (
+        (["suspend", "demo"], {"suspend": True}),
+        (["rollback", "demo", first], {"serving": {"pin": first}}),
+        (["approve", "demo", "taskQuality", "--reason", "x"], {"overrides": [accepted]}),
+    ):
+        shown = kubectl.plugin(*words)
+        assert (shown["code"], kubectl.written) == (1, []), words
+        assert "synced by Flux (models)" in shown["err"]
+        assert yaml.safe_load(shown["out"])["spec"] == change
 
 
 def test_a_reason_is_explained_and_an_unknown_one_is_not_guessed(tmp_path: Path) -> None:
