@@ -104,7 +104,7 @@ ready:
 	@$(MAKE) -j2 --no-print-directory $(if $(LOCAL_CLUSTER),cluster-tools) venv
 
 docs: venv ## the documentation as a site in out/site; a dead link or anchor is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would hide dead links from strict, too
 	@echo "out/site/index.html"
 
 # No test of `make test`: Chromium comes from the system's packages, 400 MB that a build need not have.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,19 @@ LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link"
 """Elements whose addresses a browser asks for by itself."""
 
 
+def build(sources: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """As `make docs` does. Not `--quiet`: strict counts only the warnings that it would show."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
+    settings = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(
+        command, cwd=sources, env=settings, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
-    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, cwd=REPOSITORY, env=quiet, capture_output=True, text=True)
+    built = build(REPOSITORY, folder)
     assert built.returncode == 0, built.stderr
     return folder
 
@@ -56,6 +64,17 @@ def _nav_pages(nav: object) -> Iterator[str]:
             yield from _nav_pages(entry)
         else:
             yield str(entry)
+
+
+@pytest.mark.parametrize("target", ["runbooks.md#no-such-reason", "no-such-page.md"])
+def test_a_dead_link_or_anchor_is_an_error(tmp_path: Path, target: str) -> None:
+    shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
+    shutil.copy(REPOSITORY / "mkdocs.yml", tmp_path)
+    page = tmp_path / "docs/faq.md"
+    page.write_text(f"{page.read_text()}\n[More]({target})\n")
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode != 0
+    assert target in built.stderr
 
 
 def test_every_page_of_the_navigation_is_built(site: Path) -> None:
