@@ -6,11 +6,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_api.base import ApiModel
-from lora_api.conditions import Condition, ConditionReason, ConditionStatus, ConditionType
+from lora_api.conditions import Condition, ConditionStatus, ConditionType
 from lora_api.gates import Verdict
 from lora_api.gatespec import GateMode, GateName
 from lora_api.jobcontract import OCCASIONAL_STAGES, Stage
 from lora_api.retention import kept_releases
+from lora_api.runbooks import RUNBOOKS
 from lora_api.status import (
     GateStatus,
     Phase,
@@ -170,9 +171,16 @@ def kept_of(
 
 
 def _what_decides(ready: Condition | None, reconciling: Condition | None) -> Condition | None:
-    """A denial is told by Reconciling while what serves stays Ready."""
-    is_denied = reconciling is not None and reconciling.reason == ConditionReason.API_DENIED
-    return reconciling if is_denied else ready
+    """Reconciling tells what is to be cured while what serves stays Ready: no right, no node."""
+    return reconciling if reconciling and _wants_a_cure(reconciling) else ready
+
+
+def _wants_a_cure(told: Condition) -> bool:
+    """Whether something is in the way that somebody has to move."""
+    is_abnormal = told.type == ConditionType.RECONCILING
+    is_in_the_way = (told.status is ConditionStatus.TRUE) is is_abnormal
+    entry = RUNBOOKS.get(told.reason)
+    return is_in_the_way and (entry is None or bool(entry.fix))
 
 
 def _next_steps(
@@ -187,11 +195,11 @@ def _next_steps(
     if status.phase is Phase.SUSPENDED:
         yield f"go on: kubectl lora resume {name}"
         return
-    if told is None or told.status is ConditionStatus.TRUE:
+    if told is None or (told.type == ConditionType.READY and told.status is ConditionStatus.TRUE):
         return
     if status.phase is Phase.REJECTED:
         yield f"see what was measured: kubectl lora report {name}"
-    if told.reason not in (ConditionReason.PROGRESSING, ConditionReason.PENDING):
+    if _wants_a_cure(told):
         yield f"what {told.reason} means and how to fix it: kubectl lora explain {told.reason}"
     waits = [e for s in status.stages if (e := epoch_seconds(s.next_try_at)) is not None]
     if waits:

@@ -137,6 +137,17 @@ def test_a_denied_right_is_told_though_the_release_serves() -> None:
     story = told(PHASES["serving-and-denied-a-right"].story())
     assert (story.ready, story.reason) == ("True", "ApiDenied")
     assert "no quota" in story.message
+    assert story.next_steps[0].endswith("kubectl lora explain ApiDenied")
+
+
+def test_a_pod_without_a_node_is_told_though_the_release_serves() -> None:
+    found = document(serving_world())
+    held = {"status": "True", "reason": "NoCapacity", "message": "needs more room"}
+    for condition in found["status"]["conditions"]:
+        condition.update(held if condition["type"] == "Reconciling" else {})
+    story = story_of(found, 0.0)
+    assert (story.ready, story.reason, story.message) == ("True", "NoCapacity", "needs more room")
+    assert story.next_steps[0].endswith("kubectl lora explain NoCapacity")
 
 
 @pytest.mark.parametrize("start", [World, serving_world])
