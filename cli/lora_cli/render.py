@@ -25,8 +25,13 @@ def status(story: Story) -> RenderableType:
     parts: list[RenderableType] = [_head(story)]
     if story.message:
         parts.append(Text(f"{story.reason}: {story.message}"))
-    parts += [Text(f"-> {step}", style="bold") for step in story.next_steps]
-    parts.append(_stages(story.stages))
+    # Commands are copied from here: a line that is too long is the terminal's to wrap.
+    parts += [
+        Text(f"-> {step}", style="bold", no_wrap=True, overflow="ignore")
+        for step in story.next_steps
+    ]
+    if story.stages:
+        parts.append(_stages(story))
     if story.gates:
         parts.append(gates(story.gates))
     if story.report_uri:
@@ -50,18 +55,25 @@ def _serving(story: Story) -> Text:
     return Text(f"serving  release {serving.release} on {pods} at {serving.url}")
 
 
-def _stages(lines: Iterable[StageLine]) -> Table:
+def _stages(story: Story) -> Table:
     table = _table("STAGE", "STATE", "TIME", "PROGRESS", "")
-    for line in lines:
+    for line in story.stages:
         name = f"{line.name} ({line.candidate})" if line.candidate else line.name
         table.add_row(
             name,
             Text("Reused", style="green") if line.reused else _coloured(line.state),
             "" if line.seconds is None else duration(line.seconds),
             _progress(line),
-            Text(f"{line.reason}: {line.message}" if line.reason else line.message),
+            _said(line, story),
         )
     return table
+
+
+def _said(line: StageLine, story: Story) -> Text:
+    """What the head says already is not said twice."""
+    if line.reason and (line.reason, line.message) == (story.reason, story.message):
+        return Text(line.reason)
+    return Text(f"{line.reason}: {line.message}" if line.reason else line.message)
 
 
 def _progress(line: StageLine) -> str:

@@ -16,6 +16,7 @@ from chart import (
     NAMESPACE,
     NOTHING,
     HelmError,
+    helm,
     of_kind,
     operator_pod,
     readme,
@@ -323,3 +324,13 @@ def objects_of(node: Any, name: str = "") -> Iterator[tuple[str, Json]]:
     elif isinstance(node, list):
         for item in node:
             yield from objects_of(item, name)
+
+
+def test_the_notes_of_an_installation_name_profiles_and_engines_without_an_image() -> None:
+    values = {"profiles": {"gpu": {}}, "images": {"serving": {"VLLM": "vllm:1"}}}
+    notes = helm("install", "demo", str(CHART), "--dry-run=client", values=values)
+    notes = notes.partition("NOTES:")[2]
+    assert "spec.profile: gpu." in notes
+    assert "images.serving.TRANSFORMERS is not set" in notes
+    assert "images.serving.VLLM" not in notes
+    assert "kubectl lora status NAME" in notes

@@ -103,6 +103,14 @@ def test_a_missing_secret_waits_and_is_cured_by_the_secret_alone(world: World) -
     assert world.resolve().pins
 
 
+def test_an_engine_without_an_image_is_told_with_both_ways_to_give_one(world: World) -> None:
+    with pytest.raises(Waiting) as caught:
+        resolve(world.spec, world.work, default_image="")
+    assert "no default image for runtime VLLM" in str(caught.value)
+    assert "set spec.serving.image" in str(caught.value)
+    assert "the chart's images.serving.VLLM" in str(caught.value)
+
+
 def test_a_wrong_secret_is_access_denied_until_it_is_right(world: World) -> None:
     world.give_secret("not-the-secret")
     refusal = world.refused()

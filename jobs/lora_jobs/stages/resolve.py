@@ -183,7 +183,8 @@ def _pinned_image(store: ObjectStore, request: StageRequest, runtime: str) -> st
     if not image and (read_json(store, key) is None):
         raise Waiting(
             Reason.INVALID_INPUT,
-            f"there is no default image for runtime {runtime}; set spec.serving.image",
+            f"there is no default image for runtime {runtime}; set spec.serving.image, or give all "
+            f"objects one by the chart's images.serving.{runtime.upper()}",
         )
     return str(create_or_adopt_json(store, key, {"image": image})["image"])
 
