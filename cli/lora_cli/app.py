@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lora_api.gatespec import GateName
+from lora_api.jobcontract import Stage
 from lora_api.naming import ANNOTATION_RETRY, deployment_name
 from lora_api.runbooks import RUNBOOKS
 from lora_api.status import Status
@@ -64,6 +65,10 @@ def _complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _complete_reason(incomplete: str) -> list[str]:
     return [reason for reason in RUNBOOKS if reason.startswith(incomplete)]
+
+
+def _complete_stage(incomplete: str) -> list[str]:
+    return [word for word in (*Stage, SERVING) if word.startswith(incomplete)]
 
 
 Name = Annotated[
@@ -134,7 +139,10 @@ def logs(
     name: Name,
     stage: Annotated[
         str,
-        typer.Argument(help=f"A stage, or {SERVING}; default is what runs, failed or ran last."),
+        typer.Argument(
+            help=f"A stage, or {SERVING}; default is what runs, failed or ran last.",
+            autocompletion=_complete_stage,
+        ),
     ] = "",
     namespace: Namespace = "",
     context: Context = "",
@@ -305,6 +313,8 @@ def _serving_target(found: Status, name: str) -> str:
 
 
 def _job_target(kubectl: Kubectl, found: Status, stage: str) -> str:
+    if stage and stage not in {*Stage}:
+        raise NotDone(f"no stage is called {stage}; there are: {', '.join((*Stage, SERVING))}")
     entry = log_of(found, stage)
     if entry is None:
         raise NotDone(f"stage {stage} has not run" if stage else "no stage has run yet")

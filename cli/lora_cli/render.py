@@ -1,8 +1,9 @@
 """Tables and lines for the terminal; what they say is decided in `story`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,11 +26,7 @@ def status(story: Story) -> RenderableType:
     parts: list[RenderableType] = [_head(story)]
     if story.message:
         parts.append(Text(f"{story.reason}: {story.message}"))
-    # Commands are copied from here: a line that is too long is the terminal's to wrap.
-    parts += [
-        Text(f"-> {step}", style="bold", no_wrap=True, overflow="ignore")
-        for step in story.next_steps
-    ]
+    parts += [_Step(step) for step in story.next_steps]
     if story.stages:
         parts.append(_stages(story))
     if story.gates:
@@ -39,6 +36,19 @@ def status(story: Story) -> RenderableType:
     if story.serving and story.serving.url:
         parts.append(_serving(story))
     return Group(*parts)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What to do; its command is copied from here, so it is not cut in two where it need not be."""
+
+    text: str
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        line = f"-> {self.text}"
+        if len(line) > options.max_width:
+            line = line.replace(": kubectl ", ":\n   kubectl ")
+        yield Text(line, style="bold")
 
 
 def _head(story: Story) -> Text:

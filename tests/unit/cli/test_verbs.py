@@ -43,6 +43,13 @@ def test_status_shows_why_it_waits_and_what_to_do(tmp_path: Path) -> None:
     assert words[:4] == ["--namespace", "team", "--context", "prod"]
 
 
+def test_a_command_to_type_stands_on_one_line_and_nothing_is_said_twice(tmp_path: Path) -> None:
+    kubectl = recorded(tmp_path, PHASES["waiting-for-a-secret"].story())
+    lines = kubectl.plugin("status", "demo", COLUMNS="50")["out"].splitlines()
+    assert any(line.endswith("kubectl lora explain CredentialsMissing") for line in lines)
+    assert sum("Secret s3: create it" in line for line in lines) == 1
+
+
 def test_status_shows_gates_with_their_intervals(tmp_path: Path) -> None:
     shown = recorded(tmp_path, PHASES["gates-failed"].story()).plugin("status", "demo")
     (line,) = [line for line in shown["out"].splitlines() if line.startswith("taskQuality")]
@@ -161,6 +168,11 @@ def test_the_log_of_what_serves_is_that_of_its_deployment(tmp_path: Path) -> Non
     ("phase", "stage", "why"),
     [
         ("running-merge", "benchmark", "stage benchmark has not run"),
+        (
+            "running-merge",
+            "quantise",
+            "no stage is called quantise; there are: resolve, merge, quan",
+        ),
         ("running-merge", "serving", "no release of demo serves yet"),
         ("running-quantize", "merge", "is gone, and its log with it"),
         ("new", "", "no stage has run yet"),
@@ -314,6 +326,8 @@ def test_without_kubectl_one_line_says_so(tmp_path: Path) -> None:
         (["status", "dem"], ["demo", "demon"]),
         (["status", ""], ["demo", "demon", "other"]),
         (["explain", "OutOf"], ["OutOfMemory"]),
+        (["logs", "demo", "qua"], ["quantize"]),
+        (["approve", "demo", "dec"], ["decodeSpeed"]),
         (["status", "demo", "-o", ""], ["table", "json"]),
     ],
 )
