@@ -66,7 +66,7 @@ class Newcomer:
             told = self.status()
             return bool(told["isSeen"]) and told["reason"] == reason
 
-        until(f"{reason} is told", tells, 120, self.status)
+        until(f"{reason} is told", tells, 180, self.status)
         return self.status()
 
     def events(self) -> set[str]:
@@ -80,7 +80,7 @@ class Newcomer:
         return {j["metadata"]["name"] for j in jobs if j["status"].get("succeeded")}
 
     def is_served(self) -> None:
-        self.lora.wait("Ready", "True", seconds=120)
+        self.lora.wait("Ready", "True", seconds=180)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_small_object_takes_the_platform_teams_profile_and_the_plugin_follows_
 
 def _secret_is_deleted(user: Newcomer) -> None:
     user.lora.kubectl("delete", "secret", E2E_SECRET)
-    user.applies(refresh="after the Secret was lost")
+    user.applies(refresh="after-the-loss")
 
 
 def _create_the_secret(user: Newcomer) -> None:
