@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Plugin:
     def with_kubectl(cls, folder: Path, *command: str) -> "Plugin":
         """A plugin whose kubectl is this command."""
         script = folder / "kubectl"
-        script.write_text(_SCRIPT.format(command=" ".join(command)))
+        program = shutil.which(command[0]) or command[0]  # by its name it would find the script
+        script.write_text(_SCRIPT.format(command=" ".join((program, *command[1:]))))
         script.chmod(0o755)
         return cls(folder)
 
