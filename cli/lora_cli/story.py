@@ -206,7 +206,7 @@ def _next_steps(
         wait = duration(max(0, round(min(waits) - now)))
         yield f"it is tried again by itself in {wait}; at once: kubectl lora retry {name}"
     elif status.phase is Phase.STALLED:
-        yield f"once that is done: kubectl lora retry {name}"
+        yield f"change the object, or, once the cause elsewhere is gone: kubectl lora retry {name}"
     elif status.phase is Phase.REJECTED:
         for gate in acceptable_gates(status):
             yield f"or, for this artifact alone: kubectl lora approve {name} {gate} --reason TEXT"

@@ -42,7 +42,7 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
     giver = f" with profile {spec.profile}" if spec.profile else ""
     for named in _names(spec, allowed, images):
         if named.name and not any(fnmatchcase(named.name, p) for p in named.patterns):
-            listed = ", ".join(named.patterns) or "none"
+            listed = _listed(named.patterns)
             return Trouble(
                 ConditionReason.NOT_ALLOWED,
                 f"spec.{named.field}{giver} names {named.name}, which the administrator does not "
@@ -66,10 +66,15 @@ def refusal_of_stored(image: str, allowed: Allowed, own_images: Iterable[str]) -
     return Trouble(
         ConditionReason.NOT_ALLOWED,
         f"the bucket names the serving image {image}, which the administrator does not allow "
-        f"({', '.join(patterns) or 'none'}); name another in spec.serving.image, or have it added "
+        f"({_listed(patterns)}); name another in spec.serving.image, or have it added "
         "to the chart's allowed.images",
         Cure.CHANGE,
     )
+
+
+def _listed(patterns: tuple[str, ...]) -> str:
+    """For people: one image may serve several runtimes."""
+    return ", ".join(dict.fromkeys(patterns)) or "none"
 
 
 def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_Named]:

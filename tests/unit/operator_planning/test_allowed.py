@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lora_api.runtimes import Runtime
 from lora_api.status import Phase
 from lora_operator.allowed import Allowed
 from lora_operator.plan import Plan
@@ -52,6 +53,13 @@ def test_a_name_that_is_not_allowed_starts_nothing_and_is_told(
     assert "chart's allowed." in message
     assert made.status.phase is Phase.STALLED
     assert [type(a).__name__ for a in made.actions] == ["EmitEvent"]
+
+
+def test_an_image_that_serves_two_runtimes_is_listed_once() -> None:
+    world = World(changes={"serving.image": "evil:1"})
+    settings = replace(SETTINGS, allowed=Allowed(), serving_images=dict.fromkeys(Runtime, "one:1"))
+    made = plan(world.observe(), settings, world.now)
+    assert "does not allow (one:1);" in conditions(made)["Ready"][2]
 
 
 @pytest.mark.parametrize(
