@@ -29,6 +29,7 @@ from lora_jobs.store.interface import STALE_SECONDS
 from lora_jobs.store.patient import PatientStore
 from lora_jobs.store.resuming import set_done
 from lora_jobs.store.s3 import S3Store, _client, open_s3
+from seaweedfs import SeaweedFS
 from toxiproxy import Toxiproxy
 
 pytestmark = pytest.mark.integration
@@ -36,20 +37,24 @@ MIB = 2**20
 PART = 8 * MIB
 """In place of 64 MiB; S3 takes no parts below 5."""
 NUMBERS = itertools.count()
+Server = S3Server | SeaweedFS
+"""Two families of servers: what one of them forgives, the other may not."""
 
 
 def never(seconds: float) -> None:
     pytest.fail("waited for what no waiting cures")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+@pytest.fixture(scope="module", params=[S3Server, SeaweedFS], ids=["versitygw", "seaweedfs"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with request.param(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def proxy(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     with Toxiproxy(tmp_path_factory.mktemp("toxi"), f"127.0.0.1:{server.port}") as proxy:
         yield proxy
 
@@ -75,7 +80,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class World:
     """A bucket behind the proxy, and the same one directly."""
 
-    def __init__(self, server: S3Server, proxy: Toxiproxy, folder: Path) -> None:
+    def __init__(self, server: Server, proxy: Toxiproxy, folder: Path) -> None:
         self.proxy, self.folder = proxy, folder
         self.keys = {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
@@ -102,7 +107,7 @@ class World:
 
 
 @pytest.fixture
-def world(server: S3Server, proxy: Toxiproxy, tmp_path: Path) -> World:
+def world(server: Server, proxy: Toxiproxy, tmp_path: Path) -> World:
     proxy.heal()
     return World(server, proxy, tmp_path)
 
@@ -153,6 +158,24 @@ def test_a_slow_link_is_slow_and_nothing_else(world: World) -> None:
     with world.proxy.fault("bandwidth", "upstream", rate=8000):
         publish_artifact(world.store, world.model)
     assert has_artifact(world.direct, world.digest)
+
+
+@pytest.mark.fault("F33")
+def test_a_link_of_10_kb_a_second_takes_small_files_and_gives_up_on_large_ones(
+    world: World,
+) -> None:
+    """Here after two seconds without an answer, else after a minute."""
+    small = world.folder / "small"
+    small.mkdir()
+    (small / "config.json").write_bytes(b"x" * 8_000)
+    with world.proxy.fault("bandwidth", "upstream", rate=10):
+        digest = publish_artifact(world.store, small)
+        with pytest.raises(Waiting) as caught:
+            publish_artifact(world.store, world.model)
+    assert caught.value.reason is Reason.STORE_UNREACHABLE
+    assert has_artifact(world.direct, digest)
+    assert not world.has_manifest()
+    world.converges()
 
 
 def test_a_download_whose_every_connection_is_cut_goes_on_where_each_ended(world: World) -> None:
@@ -331,7 +354,7 @@ def test_parts_of_a_killed_upload_are_removed_a_day_later(world: World) -> None:
 
 
 def test_a_server_without_checksums_is_sent_none_and_what_is_stored_is_right(
-    world: World, server: S3Server
+    world: World, server: Server
 ) -> None:
     connection = S3Connection.model_validate(
         {"endpoint": server.endpoint, "checksums": "WhenRequired"}
