@@ -12,6 +12,7 @@ import botocore.compat
 import pytest
 from botocore.exceptions import ClientError
 
+from buckets import make_bucket
 from localcluster.s3 import S3Server
 from lora_api import layout
 from lora_api.connections import S3Connection
@@ -78,16 +79,16 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class World:
-    """A bucket behind the proxy, and the same one directly."""
+    """A place in a bucket behind the proxy, and the same one directly."""
 
-    def __init__(self, server: Server, proxy: Toxiproxy, folder: Path) -> None:
+    def __init__(self, server: Server, proxy: Toxiproxy, folder: Path, bucket: str) -> None:
         self.proxy, self.folder = proxy, folder
         self.keys = {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
         }  # fmt: skip
-        self.bucket = f"faults-{next(NUMBERS)}"
-        self.direct = open_s3(self.bucket, "p", S3Connection(endpoint=server.endpoint), self.keys)
-        self.direct.client.create_bucket(Bucket=self.bucket)
+        self.bucket, self.prefix = bucket, f"place-{next(NUMBERS)}"
+        directly = S3Connection(endpoint=server.endpoint)
+        self.direct = open_s3(bucket, self.prefix, directly, self.keys)
         self.store = self.opened(self.keys)
         self.model = folder / "model"
         self.model.mkdir()
@@ -96,7 +97,13 @@ class World:
         self.digest = hash_folder(self.model).digest
 
     def opened(self, keys: dict[str, str]) -> S3Store:
-        return open_s3(self.bucket, "p", S3Connection(endpoint=self.proxy.endpoint), keys)
+        through = S3Connection(endpoint=self.proxy.endpoint)
+        return open_s3(self.bucket, self.prefix, through, keys)
+
+    def uploads(self) -> list[Any]:
+        """What was begun in parts and not ended."""
+        listed = self.direct.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
+        return list(listed.get("Uploads", []))
 
     def has_manifest(self) -> bool:
         return self.direct.head(layout.manifest(self.digest)) is not None
@@ -106,10 +113,16 @@ class World:
         assert has_artifact(self.direct, self.digest)
 
 
+@pytest.fixture(scope="module")
+def bucket(server: Server) -> str:
+    """One for all: SeaweedFS takes seconds to make one."""
+    return make_bucket(server, "faults").name
+
+
 @pytest.fixture
-def world(server: Server, proxy: Toxiproxy, tmp_path: Path) -> World:
+def world(server: Server, proxy: Toxiproxy, bucket: str, tmp_path: Path) -> World:
     proxy.heal()
-    return World(server, proxy, tmp_path)
+    return World(server, proxy, tmp_path, bucket)
 
 
 CUTS: dict[str, tuple[str, str, dict[str, int]]] = {
@@ -325,7 +338,9 @@ def test_an_expired_token_is_told_as_that(world: World, operation: str, code: st
 
 
 @pytest.mark.fault("F34")
-def test_a_bucket_that_is_gone_is_told(world: World) -> None:
+def test_a_bucket_that_is_gone_is_told(server: Server, proxy: Toxiproxy, tmp_path: Path) -> None:
+    proxy.heal()
+    world = World(server, proxy, tmp_path, make_bucket(server, "soon-gone").name)
     world.direct.client.delete_bucket(Bucket=world.bucket)
     with pytest.raises(Waiting) as caught:
         publish_artifact(PatientStore(world.store, sleep=never), world.model)
@@ -338,19 +353,18 @@ def test_an_upload_that_fails_leaves_no_parts(world: World) -> None:
     file.write_bytes(b"x" * known.size)
     with pytest.raises(Exception, match=r"BadDigest|checksum"):
         world.direct.upload("big", file, known=known)
-    uploads = world.direct.client.list_multipart_uploads(Bucket=world.bucket)
-    assert not uploads.get("Uploads")
+    assert not world.uploads()
 
 
 def test_parts_of_a_killed_upload_are_removed_a_day_later(world: World) -> None:
     client = world.direct.client
-    begun = client.create_multipart_upload(Bucket=world.bucket, Key="p/artifacts/x")
-    [upload] = client.list_multipart_uploads(Bucket=world.bucket)["Uploads"]
+    begun = client.create_multipart_upload(Bucket=world.bucket, Key=f"{world.prefix}/artifacts/x")
+    [upload] = world.uploads()
     started = upload["Initiated"].timestamp()
     assert world.direct.remove_stale(started + STALE_SECONDS - 60) == 0
     assert world.direct.remove_stale(started + STALE_SECONDS + 60) == 1
     assert begun["UploadId"]
-    assert not client.list_multipart_uploads(Bucket=world.bucket).get("Uploads")
+    assert not world.uploads()
 
 
 def test_a_server_without_checksums_is_sent_none_and_what_is_stored_is_right(
@@ -359,7 +373,7 @@ def test_a_server_without_checksums_is_sent_none_and_what_is_stored_is_right(
     connection = S3Connection.model_validate(
         {"endpoint": server.endpoint, "checksums": "WhenRequired"}
     )
-    plain = open_s3(world.bucket, "plain", connection, world.keys)
+    plain = open_s3(world.bucket, f"{world.prefix}/plain", connection, world.keys)
     sent: list[str] = []
     plain._transferring.meta.events.register(
         "before-send.s3", lambda request, **_: sent.extend(request.headers)
