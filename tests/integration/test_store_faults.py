@@ -10,6 +10,7 @@ from typing import Any
 
 import botocore.compat
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from buckets import make_bucket
@@ -62,20 +63,19 @@ def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small parts, and clients that give a black hole two seconds and not sixty."""
+    """Small parts, and clients of each test's own."""
     for module in (hashing, transfers):
         monkeypatch.setattr(module, "PART_BYTES", PART)
     monkeypatch.setattr(downloads, "RANGE_BYTES", PART)
-    from botocore.config import Config
-
-    def hasty(**settings: Any) -> Config:
-        times: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 2}
-        return Config(**(settings | times | {"retries": {"mode": "standard", "max_attempts": 2}}))
-
-    monkeypatch.setattr(s3, "Config", hasty)
     _client.cache_clear()
     yield
     _client.cache_clear()
+
+
+def hasty(**settings: Any) -> Config:
+    """Clients that give a black hole three seconds and not sixty."""
+    times: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 3}
+    return Config(**(settings | times | {"retries": {"mode": "standard", "max_attempts": 2}}))
 
 
 class World:
@@ -98,7 +98,9 @@ class World:
 
     def opened(self, keys: dict[str, str]) -> S3Store:
         through = S3Connection(endpoint=self.proxy.endpoint)
-        return open_s3(self.bucket, self.prefix, through, keys)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(s3, "Config", hasty)
+            return open_s3(self.bucket, self.prefix, through, keys)
 
     def uploads(self) -> list[Any]:
         """What was begun in parts and not ended."""
@@ -177,7 +179,7 @@ def test_a_slow_link_is_slow_and_nothing_else(world: World) -> None:
 def test_a_link_of_10_kb_a_second_takes_small_files_and_gives_up_on_large_ones(
     world: World,
 ) -> None:
-    """Here after two seconds without an answer, else after a minute."""
+    """Here after three seconds without an answer, else after a minute."""
     small = world.folder / "small"
     small.mkdir()
     (small / "config.json").write_bytes(b"x" * 8_000)

@@ -86,5 +86,12 @@ def test_a_folder_that_is_no_whole_safe_model_is_refused_before_anything_is_sent
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("store", ["http://host/bucket", "hf://org/name"])
+def test_a_place_that_is_no_store_is_a_usage_error(model: Path, store: str) -> None:
+    ended = lora_jobs("publish", str(model), store)
+    assert ended.returncode == 64
+    assert "is neither s3:" in ended.stderr
+
+
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     assert lora_jobs("publish", str(tmp_path / "none"), str(tmp_path / "store")).returncode == 64
