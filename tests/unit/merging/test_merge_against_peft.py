@@ -212,4 +212,4 @@ def test_a_base_that_was_decomposed_by_chance_is_refused_where_peft_merges_it_wr
     with pytest.raises(Refused, match="init_lora_weights=pissa_niter_1"):
         merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", quiet)
     theirs = peftmodels.merged_by_peft(tmp_path, dtype=torch.float32)
-    assert torch.dist(theirs, trained, torch.inf) > 0.01
+    assert torch.dist(theirs, trained, torch.inf) > 10 * TOLERANCE
