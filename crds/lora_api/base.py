@@ -54,7 +54,8 @@ ObjectName = Annotated[
 ShortName = Annotated[
     str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$", max_length=32)
 ]
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+Digest = Annotated[str, StringConstraints(pattern=DIGEST, max_length=71)]
 Note = Annotated[str, StringConstraints(max_length=1024)]
 Token = Annotated[str, StringConstraints(max_length=128)]
 
@@ -73,6 +74,7 @@ def atomic() -> dict[str, Any]:
 
 __all__ = [
     "DECIMAL",
+    "DIGEST",
     "MAX_URI",
     "ApiModel",
     "Decimal",

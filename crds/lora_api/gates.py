@@ -9,6 +9,9 @@ Measurements are decimal strings by metric and condition:
 
     {"Perplexity/task": {"base": "31.2", "merged": "18.4", "quantized": "18.9"}, ...}
 
+What `quantize` tells of its modules stands in the row `QuantizedModules`: how many there are, how
+many of them are fallbacks, and how many needed more damping.
+
 Conditions: base (the base model), dynamic (base with the adapter unmerged), merged, quantized.
 """
 
@@ -55,6 +58,9 @@ TASK_NLL = "NegativeLogLikelihood/task"
 GENERAL_NLL = "NegativeLogLikelihood/general"
 WEIGHTS_BYTES = "WeightsBytes"
 PEAK_MEMORY_BYTES = "PeakMemoryBytes"
+QUANTIZED_MODULES = "QuantizedModules"
+FALLBACKS, DAMPING_RAISED = "fallbacks", "dampingRaised"
+"""Keys in the row of `QUANTIZED_MODULES`, beside the number of all under `QUANTIZED`."""
 
 
 def at_concurrency(metric: str, concurrency: int) -> str:
@@ -153,6 +159,30 @@ def signed_percent(fraction: Fraction) -> str:
 NOTHING_QUANTIZED = "method None: the merged model serves, and nothing was quantized"
 
 
+NOT_COUNTED = "the quantize stage has not counted it: AWQ does not tell it, nor do older results"
+
+
+def modules_row(modules: int, fallbacks: int, damping_raised: int) -> Measurements:
+    """What `quantize` tells of its modules, for the gates on how they were solved."""
+    counts = {QUANTIZED: modules, FALLBACKS: fallbacks, DAMPING_RAISED: damping_raised}
+    return {QUANTIZED_MODULES: {key: str(count) for key, count in counts.items()}}
+
+
+def _share_of_modules(m: Measurements, counted: str, limit: str, cure: str) -> Observation:
+    modules = number(m, QUANTIZED_MODULES, QUANTIZED)
+    try:
+        count = finite(m[QUANTIZED_MODULES][counted])
+    except (KeyError, ValueError):
+        raise MissingMeasurement(f"{counted} of {QUANTIZED_MODULES} was not counted") from None
+    if not 0 <= count <= modules:
+        raise MissingMeasurement(f"{counted} cannot be {count} of {modules} modules")
+    found = at_most(exactly(count / modules), percent(limit), Part.ALL)
+    told = (
+        f"{count} of {modules} modules, the first of them named in the message of quantize; {cure}"
+    )
+    return found._replace(message=told if count else "")
+
+
 def _gain_retained(m: Measurements, limit: str, part: Part, served: str) -> Observation:
     gain = estimate(m, comparison(TASK_PERPLEXITY, BASE, MERGED, part))
     helps = at_least(gain, Fraction(1), part)
@@ -186,6 +216,7 @@ def _quality_gates(gates: Gates, m: Measurements, part: Part, served: str) -> li
     passed = comparison(PASS_RATE, QUANTIZED, MERGED, part)
     same = NOTHING_QUANTIZED if served == MERGED else ""
     no_scorer = same if PASS_RATE in m else "no evaluation.task.scorer is given"
+    not_counted = same or ("" if QUANTIZED_MODULES in m else NOT_COUNTED)
     no_general = same if GENERAL_PERPLEXITY in m else "no general evaluation set is given"
     return [
         _Gate("taskQuality", f"<= +{g.task_quality.max_increase}", g.task_quality.mode,
@@ -202,6 +233,15 @@ def _quality_gates(gates: Gates, m: Measurements, part: Part, served: str) -> li
               lambda: at_least(
                   estimate(m, passed), -percent(g.pass_rate.max_decrease), part),
               no_scorer),
+        _Gate("fallbacks", f"<= {g.fallbacks.max}", g.fallbacks.mode,
+              lambda: _share_of_modules(
+                  m, FALLBACKS, g.fallbacks.max, "more, or more varied, calibration data helps"),
+              not_counted),
+        _Gate("dampingRaised", f"<= {g.damping_raised.max}", g.damping_raised.mode,
+              lambda: _share_of_modules(
+                  m, DAMPING_RAISED, g.damping_raised.max,
+                  "more calibration data, or a higher gptq.damping, helps"),
+              not_counted),
         _Gate("weightsSize", f"<= -{g.weights_size.min_decrease}", g.weights_size.mode,
               lambda: at_most(
                   exactly(number(m, WEIGHTS_BYTES, QUANTIZED) / number(m, WEIGHTS_BYTES, BASE)),
@@ -328,7 +368,12 @@ def _share(fraction: Fraction) -> str:
     return signed_percent(fraction).lstrip("+")
 
 
-_SHOWN: dict[str, Callable[[Fraction], str]] = {"gainRetained": _share, "passRate": signed_percent}
+_SHOWN: dict[str, Callable[[Fraction], str]] = {
+    "gainRetained": _share,
+    "passRate": signed_percent,
+    "fallbacks": _share,
+    "dampingRaised": _share,
+}
 """Of gates that look at no ratio."""
 
 
@@ -354,7 +399,7 @@ def _judge(gates: list[_Gate]) -> Judgement:
 def judge_quality(
     gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
 ) -> Judgement:
-    """Judge what `evaluate` measured: quality over a part of the documents, and weight bytes.
+    """Judge what `quantize` and `evaluate` found: quality, fallbacks and weight bytes.
 
     Args:
         gates: The limits.
@@ -369,7 +414,7 @@ def judge_quality(
 def judge(
     gates: Gates, measurements: Measurements, part: Part = Part.ALL, served: str = QUANTIZED
 ) -> Judgement:
-    """Judge all gates over the rows of `evaluate` and `benchmark`; see `judge_quality`."""
+    """Judge all gates, also over the rows of `benchmark`; see `judge_quality`."""
     speed = _speed_gates(gates, measurements, served)
     own = _custom_gates(gates, measurements, part, served, of_speed=True)
     return _judge(_all_quality(gates, measurements, part, served) + speed + own)

@@ -44,6 +44,13 @@ class MinGate(ApiModel):
     mode: GateMode = GateMode.ENFORCE
 
 
+class MaxGate(ApiModel):
+    """Passes when the metric is at most this."""
+
+    max: Percent
+    mode: GateMode = GateMode.ENFORCE
+
+
 class TaskQualityGate(IncreaseGate):
     """Task perplexity, quantized against merged; NotApplicable for method None."""
 
@@ -72,6 +79,25 @@ class PassRateGate(DecreaseGate):
     """
 
     max_decrease: Percent = "2%"
+
+
+class FallbacksGate(MaxGate):
+    """Share of the quantized modules that GPTQ rounded to nearest, without calibration; exact.
+
+    NotApplicable for AWQ, which does not tell it, and for method None.
+    """
+
+    max: Percent = "0%"
+
+
+class DampingRaisedGate(MaxGate):
+    """Share of the quantized modules that GPTQ could solve only with a higher damping; exact.
+
+    NotApplicable for AWQ, which has no damping, and for method None.
+    """
+
+    max: Percent = "0%"
+    mode: GateMode = GateMode.DRY_RUN
 
 
 class WeightsSizeGate(MinDecreaseGate):
@@ -201,6 +227,8 @@ class Gates(ApiModel):
     gain_retained: GainRetainedGate = GainRetainedGate()
     general_quality: GeneralQualityGate = GeneralQualityGate()
     pass_rate: PassRateGate = PassRateGate()
+    fallbacks: FallbacksGate = FallbacksGate()
+    damping_raised: DampingRaisedGate = DampingRaisedGate()
     weights_size: WeightsSizeGate = WeightsSizeGate()
     decode_speed: DecodeSpeedGate = DecodeSpeedGate()
     first_token: FirstTokenGate = FirstTokenGate()
@@ -216,6 +244,8 @@ class GateName(StrEnum):
     GAIN_RETAINED = "gainRetained"
     GENERAL_QUALITY = "generalQuality"
     PASS_RATE = "passRate"  # noqa: S105 - a gate
+    FALLBACKS = "fallbacks"
+    DAMPING_RAISED = "dampingRaised"
     WEIGHTS_SIZE = "weightsSize"
     DECODE_SPEED = "decodeSpeed"
     FIRST_TOKEN = "firstToken"  # noqa: S105 - a gate

@@ -232,11 +232,13 @@ class _Walk:
             self.candidate, self.served = recipe.name, recipe.served
             parameters = recipe.to_hashed(self.spec)
             made = {}
+            told: Measurements = {}
             if parameters is not None:
-                made[QUANTIZED] = self._result(Stage.QUANTIZE, inputs, parameters).digest
+                quantized = self._result(Stage.QUANTIZE, inputs, parameters)
+                made[QUANTIZED], told = quantized.digest, quantized.measurements
             parents = {**models, **sets, **made}
             self.digest = parents[self.served]
-            self.measurements = self._result(Stage.EVALUATE, parents, protocol).measurements
+            self.measurements = told | self._result(Stage.EVALUATE, parents, protocol).measurements
             quality = self._judged_quality(chosen_on)
             if not _another_recipe_may_help(quality):
                 break

@@ -46,6 +46,12 @@ class MinDecreaseFloor(Floor):
     min_decrease: Percent | None = None
 
 
+class MaxFloor(Floor):
+    """Of a gate that allows a value."""
+
+    max: Percent | None = None
+
+
 class MinFloor(Floor):
     """Of a gate that asks for a value."""
 
@@ -59,6 +65,8 @@ class GateFloors(ApiModel):
     gain_retained: MinFloor | None = None
     general_quality: IncreaseFloor | None = None
     pass_rate: DecreaseFloor | None = None
+    fallbacks: MaxFloor | None = None
+    damping_raised: MaxFloor | None = None
     weights_size: MinDecreaseFloor | None = None
     decode_speed: DecreaseFloor | None = None
     first_token: IncreaseFloor | None = None

@@ -32,7 +32,7 @@ class Part(ApiModel):
 
     name: Literal[
         "adapterGain", "mergeLoss", "quantizationLoss", "gainRetained",
-        "quantizationDivergence", "topTokenAgreement",
+        "mergeDivergence", "adapterDivergence", "quantizationDivergence", "topTokenAgreement",
     ]  # fmt: skip
     value: str
     lower: str = ""

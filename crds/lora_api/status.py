@@ -118,7 +118,7 @@ class StageStatus(ApiModel):
     """Why it failed or waits; kept while it is tried again."""
     message: Text = ""
     measurements: Annotated[dict[str, dict[str, Word]] | None, Field(max_length=64)] = None
-    """What evaluate and benchmark found, by metric and condition."""
+    """What quantize, evaluate and benchmark found, by metric and condition."""
 
 
 class GateStatus(ApiModel):

@@ -88,13 +88,15 @@ def opened_store(store: str, scope: str, connection: str, endpoint: str) -> Obje
         endpoint: Of an S3 server, in place of a connection.
 
     Raises:
-        typer.BadParameter: Neither a store nor a request is there, or the connection is none.
+        typer.BadParameter: Neither a store nor a request is there, or store or connection are none.
     """
     if not store:
         if REQUEST_ENV not in os.environ:
             raise typer.BadParameter(f"give --store, or a request in {REQUEST_ENV}")
         request = parse_request(os.environ)
         return open_store(request.store, request.connections)
+    if "://" in store and not store.startswith(("s3://", "file://")):
+        raise typer.BadParameter(f"{store} is neither s3://BUCKET/PREFIX nor a folder")
     if not store.startswith("s3://"):
         folder = DirectoryStore(Path(store.removeprefix("file://")).resolve())
         return folder.below(scope) if scope else folder

@@ -15,6 +15,7 @@ from lora_jobs.errors import StageError
 VERBS: tuple[str, ...] = (
     "merge",
     "fetch",
+    "publish",
     "run",
     "stage",
     "quantize",

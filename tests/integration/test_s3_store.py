@@ -1,6 +1,7 @@
 """What only a real S3 server can show: checksums, TLS, cut credentials, outages, busy servers."""
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,17 @@ from localcluster.s3 import S3Server
 from lora_api.connections import Connection, S3Connection
 from lora_api.jobcontract import AUTHORITIES_DIR_ENV, CREDENTIALS_DIR_ENV, Reason
 from lora_jobs.errors import Waiting
-from lora_jobs.store.artifacts import fetch_artifact, has_artifact, publish_artifact
+from lora_jobs.store.artifacts import (
+    fetch_artifact,
+    has_artifact,
+    hash_folder,
+    publish_artifact,
+)
 from lora_jobs.store.hashing import hash_file
 from lora_jobs.store.opening import open_place
 from lora_jobs.store.s3 import S3Store, open_s3
+from mergefiles import write_base
+from seaweedfs import SeaweedFS
 from tinycertificate import write_certificate
 
 pytestmark = pytest.mark.integration
@@ -75,11 +83,13 @@ def test_an_object_without_our_checksum_counts_by_its_size(
     assert store.is_stored("copied", hash_file(file))
 
 
+@pytest.mark.parametrize("kind", [S3Server, SeaweedFS], ids=["versitygw", "seaweedfs"])
 def test_over_tls_it_is_the_same_and_a_refused_write_spoils_no_later_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[S3Server] | type[SeaweedFS], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, key = write_certificate(tmp_path)
-    with S3Server(tmp_path / "s3", tls=(certificate, key)) as server:
+    (tmp_path / "s3").mkdir()
+    with kind(tmp_path / "s3", tls=(certificate, key)) as server:
         s3 = {"endpoint": server.endpoint, "secretRef": {"name": "keys"},
               "caBundle": {"configMapName": "internal-ca"}}  # fmt: skip
         files = {
@@ -102,6 +112,28 @@ def test_over_tls_it_is_the_same_and_a_refused_write_spoils_no_later_one(
         assert store.create("once", b"1")
         # With checksums in trailers some 3 in 100 of these were answered with 400.
         assert not any(store.create("once", b"2") for _ in range(200))
+
+
+def test_by_hand_a_model_goes_to_a_bucket_and_back_with_keys_from_the_environment(
+    server: S3Server, tmp_path: Path
+) -> None:
+    bucket = make_bucket(server, f"bucket-{next(NUMBERS)}")
+    keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+
+    def lora_jobs(*words: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", "lora_jobs", *words, "--endpoint", server.endpoint],
+            env=os.environ | keys, text=True, capture_output=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert server.secret_key not in ended.stdout + ended.stderr
+        return ended.stdout.strip()
+
+    place, base = f"s3://{bucket.name}/models", write_base(tmp_path / "base")
+    digest = lora_jobs("publish", str(base), place)
+    fetched = str(tmp_path / "fetched")
+    lora_jobs("fetch", "--store", place, "--digest", digest, "--output", fetched)
+    assert hash_folder(tmp_path / "fetched").digest == digest == hash_folder(base).digest
 
 
 def test_an_untrusted_certificate_is_unreachable_and_says_so(

@@ -10,8 +10,10 @@ from typing import Any
 
 import botocore.compat
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from buckets import make_bucket
 from localcluster.s3 import S3Server
 from lora_api import layout
 from lora_api.connections import S3Connection
@@ -29,6 +31,7 @@ from lora_jobs.store.interface import STALE_SECONDS
 from lora_jobs.store.patient import PatientStore
 from lora_jobs.store.resuming import set_done
 from lora_jobs.store.s3 import S3Store, _client, open_s3
+from seaweedfs import SeaweedFS
 from toxiproxy import Toxiproxy
 
 pytestmark = pytest.mark.integration
@@ -36,53 +39,56 @@ MIB = 2**20
 PART = 8 * MIB
 """In place of 64 MiB; S3 takes no parts below 5."""
 NUMBERS = itertools.count()
+Server = S3Server | SeaweedFS
+"""Two families of servers: what one of them forgives, the other may not."""
 
 
 def never(seconds: float) -> None:
     pytest.fail("waited for what no waiting cures")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+@pytest.fixture(scope="module", params=[S3Server, SeaweedFS], ids=["versitygw", "seaweedfs"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with request.param(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def proxy(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
     with Toxiproxy(tmp_path_factory.mktemp("toxi"), f"127.0.0.1:{server.port}") as proxy:
         yield proxy
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small parts, and clients that give a black hole two seconds and not sixty."""
+    """Small parts, and clients of each test's own."""
     for module in (hashing, transfers):
         monkeypatch.setattr(module, "PART_BYTES", PART)
     monkeypatch.setattr(downloads, "RANGE_BYTES", PART)
-    from botocore.config import Config
-
-    def hasty(**settings: Any) -> Config:
-        times: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 2}
-        return Config(**(settings | times | {"retries": {"mode": "standard", "max_attempts": 2}}))
-
-    monkeypatch.setattr(s3, "Config", hasty)
     _client.cache_clear()
     yield
     _client.cache_clear()
 
 
-class World:
-    """A bucket behind the proxy, and the same one directly."""
+def hasty(**settings: Any) -> Config:
+    """Clients that give a black hole three seconds and not sixty."""
+    times: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 3}
+    return Config(**(settings | times | {"retries": {"mode": "standard", "max_attempts": 2}}))
 
-    def __init__(self, server: S3Server, proxy: Toxiproxy, folder: Path) -> None:
+
+class World:
+    """A place in a bucket behind the proxy, and the same one directly."""
+
+    def __init__(self, server: Server, proxy: Toxiproxy, folder: Path, bucket: str) -> None:
         self.proxy, self.folder = proxy, folder
         self.keys = {
             "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key,
         }  # fmt: skip
-        self.bucket = f"faults-{next(NUMBERS)}"
-        self.direct = open_s3(self.bucket, "p", S3Connection(endpoint=server.endpoint), self.keys)
-        self.direct.client.create_bucket(Bucket=self.bucket)
+        self.bucket, self.prefix = bucket, f"place-{next(NUMBERS)}"
+        directly = S3Connection(endpoint=server.endpoint)
+        self.direct = open_s3(bucket, self.prefix, directly, self.keys)
         self.store = self.opened(self.keys)
         self.model = folder / "model"
         self.model.mkdir()
@@ -91,7 +97,15 @@ class World:
         self.digest = hash_folder(self.model).digest
 
     def opened(self, keys: dict[str, str]) -> S3Store:
-        return open_s3(self.bucket, "p", S3Connection(endpoint=self.proxy.endpoint), keys)
+        through = S3Connection(endpoint=self.proxy.endpoint)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(s3, "Config", hasty)
+            return open_s3(self.bucket, self.prefix, through, keys)
+
+    def uploads(self) -> list[Any]:
+        """What was begun in parts and not ended."""
+        listed = self.direct.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
+        return list(listed.get("Uploads", []))
 
     def has_manifest(self) -> bool:
         return self.direct.head(layout.manifest(self.digest)) is not None
@@ -101,10 +115,16 @@ class World:
         assert has_artifact(self.direct, self.digest)
 
 
+@pytest.fixture(scope="module")
+def bucket(server: Server) -> str:
+    """One for all: SeaweedFS takes seconds to make one."""
+    return make_bucket(server, "faults").name
+
+
 @pytest.fixture
-def world(server: S3Server, proxy: Toxiproxy, tmp_path: Path) -> World:
+def world(server: Server, proxy: Toxiproxy, bucket: str, tmp_path: Path) -> World:
     proxy.heal()
-    return World(server, proxy, tmp_path)
+    return World(server, proxy, tmp_path, bucket)
 
 
 CUTS: dict[str, tuple[str, str, dict[str, int]]] = {
@@ -153,6 +173,24 @@ def test_a_slow_link_is_slow_and_nothing_else(world: World) -> None:
     with world.proxy.fault("bandwidth", "upstream", rate=8000):
         publish_artifact(world.store, world.model)
     assert has_artifact(world.direct, world.digest)
+
+
+@pytest.mark.fault("F33")
+def test_a_link_of_10_kb_a_second_takes_small_files_and_gives_up_on_large_ones(
+    world: World,
+) -> None:
+    """Here after three seconds without an answer, else after a minute."""
+    small = world.folder / "small"
+    small.mkdir()
+    (small / "config.json").write_bytes(b"x" * 8_000)
+    with world.proxy.fault("bandwidth", "upstream", rate=10):
+        digest = publish_artifact(world.store, small)
+        with pytest.raises(Waiting) as caught:
+            publish_artifact(world.store, world.model)
+    assert caught.value.reason is Reason.STORE_UNREACHABLE
+    assert has_artifact(world.direct, digest)
+    assert not world.has_manifest()
+    world.converges()
 
 
 def test_a_download_whose_every_connection_is_cut_goes_on_where_each_ended(world: World) -> None:
@@ -302,7 +340,9 @@ def test_an_expired_token_is_told_as_that(world: World, operation: str, code: st
 
 
 @pytest.mark.fault("F34")
-def test_a_bucket_that_is_gone_is_told(world: World) -> None:
+def test_a_bucket_that_is_gone_is_told(server: Server, proxy: Toxiproxy, tmp_path: Path) -> None:
+    proxy.heal()
+    world = World(server, proxy, tmp_path, make_bucket(server, "soon-gone").name)
     world.direct.client.delete_bucket(Bucket=world.bucket)
     with pytest.raises(Waiting) as caught:
         publish_artifact(PatientStore(world.store, sleep=never), world.model)
@@ -315,28 +355,27 @@ def test_an_upload_that_fails_leaves_no_parts(world: World) -> None:
     file.write_bytes(b"x" * known.size)
     with pytest.raises(Exception, match=r"BadDigest|checksum"):
         world.direct.upload("big", file, known=known)
-    uploads = world.direct.client.list_multipart_uploads(Bucket=world.bucket)
-    assert not uploads.get("Uploads")
+    assert not world.uploads()
 
 
 def test_parts_of_a_killed_upload_are_removed_a_day_later(world: World) -> None:
     client = world.direct.client
-    begun = client.create_multipart_upload(Bucket=world.bucket, Key="p/artifacts/x")
-    [upload] = client.list_multipart_uploads(Bucket=world.bucket)["Uploads"]
+    begun = client.create_multipart_upload(Bucket=world.bucket, Key=f"{world.prefix}/artifacts/x")
+    [upload] = world.uploads()
     started = upload["Initiated"].timestamp()
     assert world.direct.remove_stale(started + STALE_SECONDS - 60) == 0
     assert world.direct.remove_stale(started + STALE_SECONDS + 60) == 1
     assert begun["UploadId"]
-    assert not client.list_multipart_uploads(Bucket=world.bucket).get("Uploads")
+    assert not world.uploads()
 
 
 def test_a_server_without_checksums_is_sent_none_and_what_is_stored_is_right(
-    world: World, server: S3Server
+    world: World, server: Server
 ) -> None:
     connection = S3Connection.model_validate(
         {"endpoint": server.endpoint, "checksums": "WhenRequired"}
     )
-    plain = open_s3(world.bucket, "plain", connection, world.keys)
+    plain = open_s3(world.bucket, f"{world.prefix}/plain", connection, world.keys)
     sent: list[str] = []
     plain._transferring.meta.events.register(
         "before-send.s3", lambda request, **_: sent.extend(request.headers)

@@ -32,6 +32,7 @@ class Script:
         dies_on_start: It ends at once, after writing this.
         dies_on_request: It ends when it is asked, after writing this.
         metrics: What /metrics says; empty: there is none (as a transport only).
+        repeats: Every token of every answer is `says`.
         flaky_after: Answers change after this token from request to request; 0: never.
     """
 
@@ -48,6 +49,7 @@ class Script:
     model: str = ""
     dies_on_start: str = ""
     dies_on_request: str = ""
+    repeats: bool = False
     flaky_after: int = 0
     metrics: str = ""
 
@@ -85,6 +87,8 @@ class FakeModel:
         yield 0.0, b"data: [DONE]\n\n"
 
     def _word(self, prompt: Any, index: int, nth: int) -> str:
+        if self.script.repeats:
+            return self.script.says
         flaky = self.script.flaky_after and index >= self.script.flaky_after
         return f"{self.script.says}{sum(map(ord, str(prompt))) % 97}.{index}{'~' * nth * flaky} "
 

@@ -102,9 +102,11 @@ def load(folder: Path, dtype: torch.dtype = torch.float64) -> Model:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager")
 
 
-def merged_by_peft(folder: Path, resized: int | None = None) -> torch.Tensor:
-    """The logits after PEFT's own merge, save and reload."""
-    model = load(folder / "base")
+def merged_by_peft(
+    folder: Path, resized: int | None = None, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """The logits after PEFT's own merge, save and reload; the base is read as `dtype`."""
+    model = load(folder / "base", dtype)
     if resized is not None:
         model.resize_token_embeddings(resized, mean_resizing=False)
     wrapped = PeftModel.from_pretrained(model, folder / "adapter").double()

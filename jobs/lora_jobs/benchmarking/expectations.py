@@ -58,6 +58,16 @@ def is_stable(answers: Sequence[Sequence[str]]) -> bool:
     return len(answers) > 1 and len(stable_prefix(answers)) >= MIN_STABLE_PIECES
 
 
+def only_piece(answers: Sequence[Sequence[Sequence[str]]]) -> str:
+    """The piece of which all answers to all prompts consist; empty where they have others too.
+
+    Args:
+        answers: By prompt, the pieces of each answer; of one prompt alone nothing is said.
+    """
+    pieces = {piece for same in answers for answer in same for piece in answer}
+    return pieces.pop() if len(answers) > 1 and len(pieces) == 1 else ""
+
+
 def expectation_of(
     prompt: str,
     token_ids: Sequence[int],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from lora_api.gates import MERGED, QUANTIZED
 from lora_api.parameters import BenchmarkParameters
 from lora_api.runtimes import NO_ACCELERATOR, RECIPES, ServeCommand, tensor_parallel_of
 from lora_jobs.benchmarking.accelerators import memory_bandwidth, nvml
@@ -15,7 +16,7 @@ from lora_jobs.benchmarking.client import Ask, ClientSaturated, CompletionClient
 from lora_jobs.benchmarking.conditions import Condition, serve
 from lora_jobs.benchmarking.devicestate import DeviceState, DeviceWatch
 from lora_jobs.benchmarking.engine import Engine, EngineDied, free_port
-from lora_jobs.benchmarking.expectations import ANSWER_TOKENS
+from lora_jobs.benchmarking.expectations import ANSWER_TOKENS, only_piece
 from lora_jobs.benchmarking.metrics import RequestTrace, is_burst_run, speed_of
 from lora_jobs.benchmarking.openloop import OpenLoop, Served
 from lora_jobs.benchmarking.prompts import Prompt
@@ -156,6 +157,7 @@ async def _ask_all(url: str, model: str, answer_rounds: int, work: Work, run: Pr
         await _refuse_cached(client, work, run)
         if not run.invalid:
             await _record_answers(client, model, answer_rounds, work, run)
+            _refuse_one_token(work, run)
 
 
 async def _timed_loop(
@@ -204,6 +206,17 @@ async def _record_answers(
     for question in work.questions:
         answers = [(await client.complete(ask, question)).pieces for _ in range(rounds)]
         run.answers.append(answers)
+
+
+def _refuse_one_token(work: Work, run: ProcessRun) -> None:
+    """What an engine says whose activations overflowed: NaN everywhere, read as token 0."""
+    piece = only_piece(run.answers)
+    if piece and run.condition in (MERGED, QUANTIZED):
+        for concurrency in work.parameters.concurrency:
+            run.invalid[concurrency] = (
+                f"the engine answers {len(run.answers)} different prompts with {piece!r} again and "
+                "again: its activations overflow (serve in bfloat16), or the model is broken"
+            )
 
 
 async def _refuse_cached(client: CompletionClient, work: Work, run: ProcessRun) -> None:

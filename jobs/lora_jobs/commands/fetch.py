@@ -1,12 +1,14 @@
 """`lora-jobs fetch`: an artifact as a folder, every sha256 verified; serving pods begin with it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lora_api.base import DIGEST
 from lora_api.jobcontract import RESULT_PATH_ENV
 from lora_jobs.errors import StageError
 
@@ -41,6 +43,10 @@ def fetch(
     from lora_jobs.store.filling import filling
     from lora_jobs.termination import end_promptly_on_sigterm
 
+    if not re.fullmatch(DIGEST, digest):
+        raise typer.BadParameter(
+            f"{digest} is not sha256: and 64 hexadecimal digits", param_hint="--digest"
+        )
     end_promptly_on_sigterm()
     try:
         with filling(output):

@@ -15,7 +15,8 @@ def quantize(
     calibration: Annotated[
         list[Path],
         typer.Option(
-            help="Calibration set: .jsonl, .json, .parquet, .txt, or a folder; repeatable."
+            help="Calibration set: .jsonl, .json, .parquet, .txt, or a folder; repeatable.",
+            exists=True,
         ),
     ],
     output: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],

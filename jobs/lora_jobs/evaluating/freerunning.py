@@ -2,8 +2,9 @@
 
 Speed is measured with answers of one length. A model that rambles costs more all the same, or stops
 early and looks cheap, so every condition answers some of the task's prompts greedily until it ends
-by itself. MLPerf Inference holds a served model's answers to 90 to 110 % of the reference's tokens;
-here it is told, and no gate looks at it.
+by itself. Answers that end in one phrase over and over are counted: what a broken model does that
+looks right token by token. MLPerf Inference holds a served model's answers to 90 to 110 % of the
+reference's tokens; here all this is told, and no gate looks at it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,10 @@ LEAST_ROOM, MOST_ROOM = 16, 512
 ROOM = 2
 """Times the longest of the completions: where an answer is cut off there."""
 PAIRS = ((QUANTIZED, MERGED), (QUANTIZED, BASE), (MERGED, BASE))
+LOOP_TOKENS = 16
+"""An answer whose last tokens, so many, are one phrase over and over is in a loop."""
+LONGEST_PHRASE = 4
+"""Tokens: with more, lists and tables would count."""
 DRIFT = (0.9, 1.1)
 """MLPerf Inference's bounds for the tokens of a large language model's answers."""
 
@@ -64,10 +69,23 @@ def free_running_looks(records: RecordSet, tokenizer: Any, key: Key) -> list[Loo
         from lora_jobs.evaluating.answering import greedy_answers
 
         answers = greedy_answers(model, prompts, room, tokenizer.eos_token_id)
-        return {"tokens": [len(answer) for answer in answers], "room": room}
+        return {
+            "tokens": [len(answer) for answer in answers],
+            "loops": sum(map(is_in_loop, answers)),
+            "room": room,
+        }
 
     digest = digest_of([list(prompt) for prompt in prompts])
     return [Look(FREE_RUNNING, {**key, "questions": digest, "room": room}, ask)]
+
+
+def is_in_loop(answer: Sequence[int]) -> bool:
+    """Whether it ends in one phrase of few tokens, over and over."""
+    end = answer[-LOOP_TOKENS:]
+    return len(end) == LOOP_TOKENS and any(
+        all(token == end[i % n] for i, token in enumerate(end))
+        for n in range(1, LONGEST_PHRASE + 1)
+    )
 
 
 def length_rows(looked: Mapping[str, Mapping[str, Any]]) -> Measurements:
@@ -103,8 +121,14 @@ def length_note(looked: Mapping[str, Mapping[str, Any]]) -> str:
     low, high = DRIFT
     drifts = "within" if low <= share <= high else "OUTSIDE of"
     cut = sum(n >= room for n in quantized)
+    loops = {c: looked[c].get("loops") for c in (QUANTIZED, MERGED)}  # older documents have none
+    looping = (
+        f"; {loops[QUANTIZED]} end in a loop, of merged {loops[MERGED]}"
+        if None not in loops.values()
+        else ""
+    )
     return (
         f"{len(merged)} answers of no fixed length: quantized writes {share:.0%} of merged's "
         f"tokens, {drifts} the {low:.0%} to {high:.0%} that MLPerf Inference allows; {cut} of its "
-        f"answers were cut off at {room} tokens"
+        f"answers were cut off at {room} tokens{looping}"
     )

@@ -30,6 +30,7 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 _OF_OTHER_WEIGHTS = (".bin.index.json", "consolidated.safetensors.index.json")
+_READ_OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 _NEVER = ("adapter_config.json", "adapter_model.safetensors.index.json")
 """Transformers takes a folder that holds an adapter_config.json for an adapter."""
 _MAX_NAMED = 5
@@ -98,8 +99,11 @@ def plan_companions(
     gone = {*chosen, *documents}
     left = [e.name for e in sorted(base.iterdir()) if e.name not in gone and not _is_kept(e)]
     if left:
-        more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
-        notes["leftBehind"] = ", ".join(left[:_MAX_NAMED]) + more
+        notes["leftBehind"] = _named(left)
+    taken = {*chosen.values(), *(a / name for a in adapters for name in _READ_OF_ADAPTERS)}
+    unused = {e.name for a in adapters for e in a.iterdir() if e not in taken and not _is_hidden(e)}
+    if unused:
+        notes["adapterLeftBehind"] = _named(sorted(unused))
     return Companions(dict(sorted(chosen.items())), documents, notes)
 
 
@@ -129,7 +133,16 @@ def _travels(name: str) -> bool:
 
 def _is_kept(entry: Path) -> bool:
     """Weights are written by the merge; hidden files are those of git and the hub's client."""
-    return entry.name.endswith(SUFFIX) or entry.name.startswith(".")
+    return entry.name.endswith(SUFFIX) or _is_hidden(entry)
+
+
+def _is_hidden(entry: Path) -> bool:
+    return entry.name.startswith(".")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _refuse_own_code(base: Path, config: Mapping[str, Any]) -> None:

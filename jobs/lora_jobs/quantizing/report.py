@@ -8,8 +8,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
+from lora_api.gates import Measurements, modules_row
+
+OUTLIER_FACTOR = 10
+"""A loss this many times the median of its module over all layers is told by name."""
 UNSCALED = "not applicable"
 """What GPTQModel writes as AWQ's loss of a module that no scale was searched for."""
 
@@ -89,6 +94,25 @@ class QuantizeReport:
             if m.loss is not None and m.damping and Decimal(m.damping) > Decimal(self.damping)
         )
 
+    @property
+    def loss_outliers(self) -> tuple[ModuleOutcome, ...]:
+        """Modules whose loss lies far above what the same module of other layers has."""
+        losses: dict[str, list[Decimal]] = {}
+        for m in self.modules:
+            losses.setdefault(m.module, []).extend([Decimal(m.loss)] if m.loss else [])
+        typical = {module: median(found) for module, found in losses.items() if found}
+        return tuple(
+            m
+            for m in self.modules
+            if m.loss and Decimal(m.loss) > OUTLIER_FACTOR * typical[m.module]
+        )
+
+    def measurements(self) -> Measurements:
+        """What gates look at; nothing for AWQ, whose log does not tell a fallback."""
+        if not self.damping:
+            return {}
+        return modules_row(len(self.modules), len(self.fallbacks), len(self.damping_raised))
+
     def notes(self) -> dict[str, str]:
         """Short facts for status and report."""
         worst = self.worst
@@ -101,6 +125,7 @@ class QuantizeReport:
         unkept = {"noCheckpoints": self.no_checkpoints} if self.no_checkpoints else {}
         return unkept | {
             "worstLoss": f"{worst.short_loss} at {worst.name}" if worst else "none",
+            "lossOutliers": _named(self.loss_outliers),
             "fallbacks": _named(self.fallbacks),
             **of_method,
             "bitsPerWeight": f"{self.bits_per_weight:.2f}",
@@ -118,6 +143,8 @@ class QuantizeReport:
         )
         if self.fallbacks:
             line += f"; rounded to nearest without calibration: {notes['fallbacks']}"
+        if self.damping_raised:
+            line += f"; damping raised: {notes['dampingRaised']}"
         return line
 
 

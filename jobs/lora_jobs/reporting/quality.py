@@ -46,6 +46,11 @@ def attribution(measurements: Measurements) -> tuple[list[Part], str]:
     add("quantizationLoss", task(QUANTIZED, MERGED), math.log, "4 bits cost {}", "+.4f")
     add("gainRetained", comparison(GAIN_RETAINED, QUANTIZED, MERGED), lambda v: v,
         "{} of the gain is kept", ".1%")  # fmt: skip
+    add("mergeDivergence", comparison(DIVERGENCE, MERGED, DYNAMIC), lambda v: v,
+        "the merged model is {} nats from the unmerged one (Kullback-Leibler, at least)",
+        ".5f")  # fmt: skip
+    add("adapterDivergence", comparison(DIVERGENCE, MERGED, BASE), lambda v: v,
+        "and {} from the base", ".4f")  # fmt: skip
     add("quantizationDivergence", comparison(DIVERGENCE, QUANTIZED, MERGED), lambda v: v,
         "the 4-bit model is {} nats from the merged one (Kullback-Leibler, at least)",
         ".4f")  # fmt: skip

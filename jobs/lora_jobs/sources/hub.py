@@ -1,10 +1,11 @@
 """Sources on the Hugging Face Hub or a mirror: `hf://ORG/NAME[/PATH]`, `hf://datasets/ORG/NAME`.
 
 A branch or tag is resolved to its commit once; everything after that is read by commit. Large files
-come with their SHA-256, which is checked after the download; small ones with git's blob id.
+come with their SHA-256, small ones with git's blob id; each is checked after the download.
 """
 
 import hashlib
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +29,13 @@ from lora_api.jobcontract import Reason
 from lora_jobs.connections import authorities_file, read_credentials
 from lora_jobs.errors import Waiting
 from lora_jobs.sources.pins import PinnedFile
-from lora_jobs.store.interface import ObjectMissing
+from lora_jobs.store.interface import ObjectChanged, ObjectMissing
+from lora_jobs.store.resuming import forget
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the name of a key, not a secret
 _PUBLIC = "https://huggingface.co"
 _TIMEOUT_SECONDS = 60.0
+_BLOB_ID = "[0-9a-f]{40}"
 
 
 class HubSource:
@@ -93,7 +96,10 @@ class HubSource:
     def download(self, file: PinnedFile, target: Path) -> str:
         """Streams and hashes; a file of which some bytes are there is continued.
 
-        The commit fixes the content, and the caller compares size and SHA-256.
+        The caller compares size and SHA-256.
+
+        Raises:
+            ObjectChanged: A file that the hub has no SHA-256 of is not the blob that was pinned.
         """
         whole, there = _beginning(target, file.size)
         headers = {"Range": f"bytes={there}-"} if there else {}
@@ -110,6 +116,10 @@ class HubSource:
             for block in answer.iter_bytes(2**20):
                 stream.write(block)
                 whole.update(block)
+        is_blob = not file.sha256 and re.fullmatch(_BLOB_ID, file.etag)
+        if is_blob and _blob_id(target) != file.etag:
+            forget(target)
+            raise ObjectChanged(file.path)
         return str(whole.hexdigest())
 
     @cached_property
@@ -225,6 +235,13 @@ def _client_trust() -> ssl.SSLContext:
     trust = httpx2.create_ssl_context()
     set_client_factory(lambda: httpx2.Client(verify=trust, follow_redirects=True, timeout=None))
     return trust
+
+
+def _blob_id(file: Path) -> str:
+    """As git names a file's content; git holds small files only."""
+    content = file.read_bytes()
+    named = b"blob %d\0" % len(content) + content
+    return hashlib.sha1(named, usedforsecurity=False).hexdigest()
 
 
 def _beginning(file: Path, size: int) -> tuple[Any, int]:

@@ -7,17 +7,20 @@ checkpoints in sub-folders hold other weights under the same names.
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 
 from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.jsonfiles import parse_object
 from lora_jobs.sources.pins import PinnedFile
 from lora_jobs.store.interface import checked_key
+from lora_jobs.weightfiles import tensors_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
+MANIFEST = "manifest.json"
 SINGLE_FILE = "model.safetensors"
 DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
 _COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -65,6 +68,28 @@ def select(
             return _adapter_files(uri, files)
         case SourceKind.DATA:
             return _data_files(uri, files)
+
+
+def refuse_unfit_folder(folder: Path) -> int:
+    """Whether a folder of one's own may become an artifact; returns its size in bytes.
+
+    Raises:
+        Refused: It holds what can run code, hidden files, a file with the manifest's name, weights
+            that are not whole, or none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for file in files:
+        path = file.relative_to(folder)
+        if path.suffix in (*_PICKLE_SUFFIXES, ".py"):
+            what = CONVERT if path.suffix in _PICKLE_SUFFIXES else "remove it"
+            raise Refused(Reason.UNSAFE_FILE, f"{folder} holds {path}, which can run code; {what}")
+        if path.as_posix() == MANIFEST or any(part.startswith(".") for part in path.parts):
+            raise Refused(
+                Reason.INVALID_INPUT,
+                f"{folder} holds {path}, which is no part of a model; remove it",
+            )
+    tensors_of(folder)
+    return sum(file.stat().st_size for file in files)
 
 
 def _check_path(uri: str, path: str) -> None:

@@ -58,6 +58,7 @@ def run(context: StageContext) -> StageResult:
         stage=call.stage,
         input_hash=call.input_hash,
         digest=digest,
+        measurements=report.measurements(),
         notes=report.notes(),
         message=report.message()[:512],
         accelerator_seconds=0 if report.device == "cpu" else round(report.seconds),

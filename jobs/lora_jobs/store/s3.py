@@ -276,7 +276,8 @@ class S3Store:
             raise Waiting(
                 Reason.CREDENTIALS_MISSING,
                 f"no credentials for {self.uri()} at {self._endpoint}; give the connection a "
-                "secretRef, or the pod a service account with workload identity",
+                "secretRef, the pod a service account with workload identity, or a program "
+                "that you run AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from error
         except SSLError as error:
             raise Waiting(

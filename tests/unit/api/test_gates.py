@@ -11,6 +11,7 @@ from lora_api.estimates import GAIN_RETAINED, PASS_RATE, Part, comparison
 from lora_api.gates import (
     GENERAL_PERPLEXITY,
     OUTPUT_TOKENS_PER_SECOND,
+    QUANTIZED_MODULES,
     TASK_PERPLEXITY,
     TTFT_P50,
     WEIGHTS_BYTES,
@@ -23,6 +24,7 @@ from lora_api.gates import (
     gates_hash,
     judge,
     judge_quality,
+    modules_row,
 )
 from lora_api.gatespec import GateName, Gates, Override
 
@@ -41,7 +43,7 @@ def good() -> Measurements:
         GENERAL_PERPLEXITY: {"base": "9", "merged": "9.5", "quantized": "9.6"},
         GENERAL: estimate_row(1.011),
     }
-    return quality | general | speed
+    return quality | general | modules_row(28, 0, 0) | speed
 
 
 def bounded(key: str, value: str, lower: str, upper: str, **counts: str) -> Measurements:
@@ -57,12 +59,14 @@ def gate_of(judgement: Judgement, name: str) -> GateResult:
 def test_good_numbers_pass_every_gate() -> None:
     judgement = judge(Gates(), good())
     assert judgement.verdict is Verdict.PASSED
-    assert judgement.summary == "6/6"
+    assert judgement.summary == "7/7"
     assert {g.name: (g.observed, g.interval) for g in judgement.gates} == {
         "taskQuality": ("+2.0%", "[+1.9%, +2.1%]"),
         "gainRetained": ("99.0%", "[98.9%, 99.1%]"),
         "generalQuality": ("+1.1%", "[+1.0%, +1.2%]"),
         "passRate": ("", ""),
+        "fallbacks": ("0.0%", ""),
+        "dampingRaised": ("0.0%", ""),
         "weightsSize": ("-60.0%", ""),
         "decodeSpeed": ("+50.0%", "[+49.9%, +50.1%]"),
         "firstToken": ("+2.0%", "[+1.9%, +2.1%]"),
@@ -105,6 +109,55 @@ def test_weight_bytes_are_exact_and_have_no_interval(bytes_: str, verdict: Verdi
     rows = good()
     rows[WEIGHTS_BYTES] = rows[WEIGHTS_BYTES] | {"quantized": bytes_}
     assert gate_of(judge(Gates(), rows), "weightsSize").verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "limit", "verdict"),
+    [
+        (0, "0%", Verdict.PASSED),
+        (1, "0%", Verdict.FAILED),
+        (7, "25%", Verdict.PASSED),
+        (8, "25%", Verdict.FAILED),
+    ],
+)
+def test_modules_that_were_rounded_to_nearest_fail_the_model_beyond_their_share(
+    fallbacks: int, limit: str, verdict: Verdict
+) -> None:
+    gates = Gates.model_validate({"fallbacks": {"max": limit}})
+    judgement = judge_quality(gates, good() | modules_row(28, fallbacks, 0))
+    found = gate_of(judgement, "fallbacks")
+    assert (judgement.verdict, found.verdict, found.interval) == (verdict, verdict, "")
+    assert (found.limit, found.observed) == (f"<= {limit}", f"{fallbacks / 28:.1%}")
+    assert (f"{fallbacks} of 28 modules" in found.message) is (fallbacks > 0)
+    assert found.recipe_can_help, "of another method, or with another damping"
+
+
+def test_damping_that_was_raised_is_told_and_decides_where_it_is_enforced() -> None:
+    rows = good() | modules_row(28, 0, 2)
+    told = judge(Gates(), rows)
+    assert told.verdict is Verdict.PASSED
+    assert gate_of(told, "dampingRaised").verdict is Verdict.FAILED
+    assert "2 of 28 modules" in gate_of(told, "dampingRaised").message
+    enforced = Gates.model_validate({"dampingRaised": {"mode": "Enforce"}})
+    assert judge(enforced, rows).verdict is Verdict.FAILED
+
+
+def test_where_quantize_counts_no_fallbacks_their_gates_do_not_apply() -> None:
+    judgement = judge(Gates(), {k: r for k, r in good().items() if k != QUANTIZED_MODULES})
+    assert judgement.verdict is Verdict.PASSED
+    for name in ("fallbacks", "dampingRaised"):
+        found = gate_of(judgement, name)
+        assert found.verdict is Verdict.NOT_APPLICABLE
+        assert "AWQ does not tell it" in found.message
+
+
+@pytest.mark.parametrize("bad", ["-1", "29", "nan", "", "many"])
+def test_a_count_of_fallbacks_that_cannot_be_is_an_error(bad: str) -> None:
+    rows = good()
+    rows[QUANTIZED_MODULES] = rows[QUANTIZED_MODULES] | {"fallbacks": bad}
+    assert judge(Gates(), rows).verdict is Verdict.ERROR
+    del rows[QUANTIZED_MODULES]["fallbacks"]
+    assert judge(Gates(), rows).verdict is Verdict.ERROR
 
 
 @pytest.mark.parametrize(
@@ -236,7 +289,7 @@ def test_without_a_general_set_its_gate_does_not_apply() -> None:
     judgement = judge(Gates(), rows)
     assert gate_of(judgement, "generalQuality").verdict is Verdict.NOT_APPLICABLE
     assert judgement.verdict is Verdict.PASSED
-    assert judgement.summary == "5/5"
+    assert judgement.summary == "6/6"
 
 
 @pytest.mark.parametrize(
@@ -267,7 +320,7 @@ def test_an_accepted_exception_is_told_and_does_not_decide() -> None:
     assert failed.verdict is Verdict.FAILED
     accepted = accept(failed, {"firstToken": "batch traffic, ticket 4711"})
     assert accepted.verdict is Verdict.PASSED
-    assert accepted.summary == "5/6"
+    assert accepted.summary == "6/7"
     found = gate_of(accepted, "firstToken")
     assert (found.verdict, found.accepted) == (Verdict.FAILED, "batch traffic, ticket 4711")
     assert found.message.startswith("accepted: batch traffic, ticket 4711")
@@ -374,7 +427,9 @@ def test_passed_means_that_every_enforced_gate_passed_or_does_not_apply(rows: Me
         assert (judgement.verdict is Verdict.PASSED) == everything
 
 
-OF_QUANTIZATION = ("taskQuality", "generalQuality", "passRate", "weightsSize")
+OF_QUANTIZATION = (
+    "taskQuality", "generalQuality", "passRate", "fallbacks", "dampingRaised", "weightsSize",
+)  # fmt: skip
 
 
 def unquantized(rows: Measurements) -> Measurements:

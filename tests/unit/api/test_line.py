@@ -12,7 +12,7 @@ from builders import (
     without_quantized,
 )
 from lora_api.estimates import Part, comparison
-from lora_api.gates import Measurements, Verdict
+from lora_api.gates import QUANTIZED_MODULES, Measurements, Verdict, modules_row
 from lora_api.jobcontract import Stage, StageCall, StageResult
 from lora_api.line import Line, recipes, run_id, source_names, walk
 from lora_api.spec import Spec, parse_spec
@@ -25,8 +25,11 @@ PINS = {
 class World:
     """Runs whatever the line asks for, with canned quality for each group size."""
 
-    def __init__(self, quality: dict[int, float] | None = None) -> None:
+    def __init__(
+        self, quality: dict[int, float] | None = None, fallbacks: dict[int, int] | None = None
+    ) -> None:
         self.quality = quality or {}
+        self.fallbacks = fallbacks or {}
         self.results: dict[str, StageResult] = {}
         self.ran: list[str] = []
 
@@ -46,6 +49,9 @@ class World:
         if call.stage is Stage.BENCHMARK:
             rows = measurements()[1]
             return rows if "quantized" in call.parents else merged_against_base(rows)
+        if call.stage is Stage.QUANTIZE and call.parameters.get("method") != "AWQ":
+            fallbacks = self.fallbacks.get(call.parameters.get("groupSize", 0), 0)
+            return modules_row(28, fallbacks, 0)
         if call.stage is not Stage.EVALUATE:
             return {}
         if "quantized" not in call.parents:
@@ -102,6 +108,25 @@ def test_a_model_rejected_on_quality_takes_no_time_on_the_benchmark() -> None:
     assert line.release is None
     assert line.judgement is not None
     assert line.judgement.verdict is Verdict.FAILED
+
+
+def test_a_recipe_whose_modules_were_rounded_to_nearest_gives_way_before_the_benchmark() -> None:
+    world = World(fallbacks={128: 3})
+    line = world.to_the_end(spec(**WITH_CANDIDATES))
+    assert line.candidate == "g64"
+    assert [r for r in world.ran if r.startswith("benchmark")] == ["benchmark:g64"]
+    assert line.measurements[QUANTIZED_MODULES]["fallbacks"] == "0", "of the chosen recipe"
+    assert line.release is not None
+
+
+def test_one_recipe_with_fallbacks_is_rejected_unless_the_user_takes_the_gate_out() -> None:
+    world = World(fallbacks={128: 1})
+    rejected = world.to_the_end(spec())
+    assert rejected.judgement is not None
+    assert [g.name for g in rejected.judgement.failed] == ["fallbacks"]
+    assert "benchmark:default" not in world.ran
+    assert world.to_the_end(spec(**{"gates.fallbacks": {"mode": "DryRun"}})).release is not None
+    assert world.ran.count("quantize:default") == 1
 
 
 NONE: dict[str, Any] = {"name": "none", "method": "None"}

@@ -19,8 +19,8 @@ STAGES = [stage.value for stage in JobStage]
 MODES = [mode.value for mode in GateMode]
 LIMITS = {
     "taskQuality": "maxIncrease", "gainRetained": "min", "generalQuality": "maxIncrease",
-    "passRate": "maxDecrease", "weightsSize": "minDecrease", "decodeSpeed": "maxDecrease",
-    "firstToken": "maxIncrease",
+    "passRate": "maxDecrease", "fallbacks": "max", "dampingRaised": "max",
+    "weightsSize": "minDecrease", "decodeSpeed": "maxDecrease", "firstToken": "maxIncrease",
 }  # fmt: skip
 
 words = st.sampled_from(["", "a", "b"])

@@ -165,6 +165,14 @@ def test_an_early_end_is_no_speed(world: World) -> None:
     assert "5 tokens instead of 12" in result.notes["invalid/base@1"]
 
 
+def test_an_engine_that_says_one_token_whatever_it_is_asked_is_no_speed(world: World) -> None:
+    """Q11: the sign of activations that overflow in the engine itself."""
+    result = world.run(quantized=quick(says="!", repeats=True), base=quick(says="!", repeats=True))
+    assert "quantized" not in result.measurements["OutputTokensPerSecond@1"]
+    assert "'!' again and again: its activations overflow" in result.notes["invalid/quantized@1"]
+    assert "base" in result.measurements["OutputTokensPerSecond@1"], "it does not serve"
+
+
 def test_an_engine_that_refuses_the_adapter_leaves_the_others_measured(world: World) -> None:
     result = world.run(dynamic=Script(dies_on_start="no such adapter"))
     assert "no such adapter" in result.notes["notApplicable/dynamic"]

@@ -9,7 +9,12 @@ from lora_api.estimates import ANSWER_TOKENS, comparison
 from lora_api.gates import BASE, MERGED, QUANTIZED
 from lora_jobs.conditiontable import condition_rows
 from lora_jobs.datasets.records import read_records
-from lora_jobs.evaluating.freerunning import free_running_looks, length_note, length_rows
+from lora_jobs.evaluating.freerunning import (
+    free_running_looks,
+    is_in_loop,
+    length_note,
+    length_rows,
+)
 from tinyllama import write_llama, write_texts
 
 PROMPTS = ("Record 1:", "and", "Record 2: the")
@@ -24,6 +29,33 @@ def test_a_model_that_rambles_is_told_with_its_share_and_with_what_was_cut_off()
     assert "quantized writes 155% of merged's tokens, OUTSIDE of the 90% to 110%" in note
     assert "1 of its answers were cut off at 64" in note
     assert ", within the 90% to 110%" in length_note(looked(merged=[20], quantized=[21]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_loop"),
+    [
+        ([0] * 16, True),
+        ([5, 6, 7] + [0] * 16, True),
+        ([9] + [1, 2, 3, 4] * 4, True),
+        ([0] * 15, False),
+        ([0] * 15 + [1], False),
+        (list(range(16)), False),
+        ([1, 2, 3, 4, 5] * 4, False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_an_answer_that_ends_in_one_phrase_over_and_over_is_in_a_loop(
+    answer: list[int], is_loop: bool
+) -> None:
+    assert is_in_loop(answer) is is_loop
+
+
+def test_answers_in_a_loop_are_told_where_both_models_were_looked_at_for_them() -> None:
+    both = looked(merged=[20, 20], quantized=[20, 64])
+    assert "loop" not in length_note(both)
+    both["merged"]["loops"], both["quantized"]["loops"] = 0, 1
+    assert length_note(both).endswith("; 1 end in a loop, of merged 0")
 
 
 def test_what_was_not_asked_or_says_nothing_has_no_share() -> None:
@@ -98,5 +130,6 @@ def test_records_are_asked_until_twice_their_longest_completion_and_plain_texts_
     assert document["room"] == look.key["room"] == room
     assert len(document["tokens"]) == len(PROMPTS)
     assert all(0 <= n <= room for n in document["tokens"])
+    assert 0 <= document["loops"] <= len(PROMPTS)
     texts = read_records(write_texts(tmp_path / "plain.jsonl", "one", "two"), name="task")
     assert free_running_looks(texts, tokenizer, {}) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lora_jobs.errors import Refused
 from lora_jobs.merging import merge_adapter
 from mergefiles import quiet
 
@@ -196,3 +197,19 @@ def test_the_merged_model_says_what_the_unmerged_one_does(tmp_path: Path, varian
     assert config["tie_word_embeddings"] is (
         False if variant.is_untied else base["tie_word_embeddings"]
     )
+
+
+def test_a_base_that_was_decomposed_by_chance_is_refused_where_peft_merges_it_wrongly(
+    tmp_path: Path,
+) -> None:
+    """M8: PEFT decomposes the base again when it loads the adapter, and chance does not repeat."""
+    import torch
+
+    import peftmodels
+
+    config: dict[str, Any] = {"target_modules": QV, "init_lora_weights": "pissa_niter_1"}
+    trained = peftmodels.write_peft(tmp_path, peftmodels.llama, **config)
+    with pytest.raises(Refused, match="init_lora_weights=pissa_niter_1"):
+        merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged", quiet)
+    theirs = peftmodels.merged_by_peft(tmp_path, dtype=torch.float32)
+    assert torch.dist(theirs, trained, torch.inf) > 10 * TOLERANCE

@@ -1,6 +1,7 @@
 """The merged model has every file that it needs, of the right origin, and none that could run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def test_what_could_run_or_mislead_stays_behind_and_is_named(tmp_path: Path) -> 
     assert report.notes["leftBehind"] == (
         "adapter_config.json, modeling_evil.py, onnx, pytorch_model.bin, "
         "pytorch_model.bin.index.json and 1 more"
+    )
+
+
+def test_what_an_adapter_has_beside_its_weights_is_taken_or_named(tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter")
+    assert "adapterLeftBehind" not in merged(tmp_path).notes
+    shutil.rmtree(tmp_path / "merged")
+    put(adapter, README__md="x", training_args__bin="boom", chat_template__jinja="x")
+    put(adapter, optimizer__safetensors="x", special_tokens_map__json="{}", __gitattributes="")
+    report = merged(tmp_path)
+    assert report.notes["chatTemplate"] == "the adapter's own"
+    assert report.notes["adapterLeftBehind"] == (
+        "README.md, optimizer.safetensors, special_tokens_map.json, training_args.bin"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gptq_oracle import gptq, layer_error, rtn, unpack
+from lora_api.gates import modules_row
 from lora_api.jobcontract import Progress, Reason
 from lora_jobs.datasets.records import RecordSet, read_records
 from lora_jobs.errors import Refused
@@ -21,12 +22,14 @@ pytestmark = pytest.mark.model
 GROUP_SIZE = 32
 
 
-def quantized(model: Path, rows: list[list[int]], output: Path) -> tuple[Any, list[Progress]]:
+def quantized(
+    model: Path, rows: list[list[int]], output: Path, damping: str = "0.05"
+) -> tuple[Any, list[Progress]]:
     from lora_jobs.quantizing.lowbits import quantize_model
 
     seen: list[Progress] = []
     report = quantize_model(
-        model, rows, output, bits=4, group_size=GROUP_SIZE, damping="0.05", progress=seen.append
+        model, rows, output, bits=4, group_size=GROUP_SIZE, damping=damping, progress=seen.append
     )
     return report, seen
 
@@ -101,11 +104,33 @@ def test_the_report_tells_of_every_module_and_the_progress_of_every_layer(
         "layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj",
     ]  # fmt: skip
     assert (len(report.modules), report.fallbacks) == (14, ())
+    assert report.measurements() == modules_row(14, fallbacks=0, damping_raised=0)
+    assert report.loss_outliers == ()
     assert {m.samples for m in report.modules} == {16 * 64} == {report.calibration_tokens}
     assert [(p.done, p.total, p.unit) for p in seen] == [(1, 2, "layers"), (2, 2, "layers")]
     # 4 bits, per group a 16-bit scale and a 4-bit zero point, per input column an index.
     assert 4 + 20 / GROUP_SIZE < report.bits_per_weight < 5
     assert weights_bytes(tmp_path / "q") < weights_bytes(model)
+
+
+def test_a_module_that_gptqmodel_rounds_to_nearest_is_counted_in_its_own_words(
+    model: Path, rows: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q4: as where too few tokens reach a module."""
+    import gptqmodel.utils.fallback
+
+    monkeypatch.setattr(gptqmodel.utils.fallback, "should_use_fallback", lambda *_: True)
+    report, _ = quantized(model, rows, tmp_path / "q")
+    assert report.measurements() == modules_row(14, fallbacks=14, damping_raised=0)
+    assert "rounded to nearest without calibration: 14 (layers.0." in report.message()
+
+
+def test_a_module_that_needs_more_damping_is_counted(
+    model: Path, rows: list[list[int]], tmp_path: Path
+) -> None:
+    """Q4: one row, fewer tokens than a layer has inputs, and next to no damping."""
+    report, _ = quantized(model, rows[:1], tmp_path / "q", damping="0.0000000001")
+    assert report.damping_raised
 
 
 def test_a_shape_that_does_not_divide_is_refused_before_anything_is_written(tmp_path: Path) -> None:

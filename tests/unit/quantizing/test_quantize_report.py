@@ -1,7 +1,9 @@
 """What GPTQModel's log comes to."""
 
+from dataclasses import replace
 from typing import Any
 
+from lora_api.gates import modules_row
 from lora_jobs.quantizing.report import QuantizeReport, outcomes
 
 
@@ -46,6 +48,25 @@ def test_raised_damping_is_counted() -> None:
         entry(0, "mlp.up_proj", "0.01", damp="0.06000"), entry(0, "mlp.down_proj", "0.01")
     )
     assert found.notes()["dampingRaised"] == "1 (layers.0.mlp.up_proj)"
+
+
+def test_a_loss_far_above_that_of_the_same_module_in_other_layers_is_named() -> None:
+    usual = [entry(layer, "mlp.up_proj", "0.001") for layer in range(4)]
+    found = report(*usual, entry(4, "mlp.up_proj", "0.0101"), entry(0, "mlp.down_proj", "0.5"))
+    assert found.notes()["lossOutliers"] == "1 (layers.4.mlp.up_proj)"
+    assert report(*usual, entry(4, "mlp.up_proj", "0.01")).notes()["lossOutliers"] == "0"
+    assert report(entry(0, "mlp.up_proj", "nan")).loss_outliers == ()
+
+
+def test_gates_get_the_counts_of_gptq_and_none_of_awq() -> None:
+    log = [
+        entry(0, "mlp.up_proj", "fallback(rtn): 0.0012"),
+        entry(0, "mlp.down_proj", "0.01", damp="0.0600"),
+        entry(1, "mlp.up_proj", "0.01"),
+    ]
+    assert report(*log).measurements() == modules_row(3, fallbacks=1, damping_raised=1)
+    assert "damping raised: 1 (layers.0.mlp.down_proj)" in report(*log).message()
+    assert replace(report(*log), damping="").measurements() == {}
 
 
 def test_the_order_in_which_threads_finish_does_not_show() -> None:

@@ -93,6 +93,13 @@ def test_an_unknown_digest_ends_with_3(scene: Scene) -> None:
     assert "no manifest" in ended.stderr
 
 
+@pytest.mark.parametrize("digest", ["", "abc", "sha256:abc", "0" * 64])
+def test_what_is_no_digest_is_a_usage_error(scene: Scene, digest: str) -> None:
+    ended = fetch("--store", str(scene.store.root), "--digest", digest, "--output", "x")
+    assert ended.returncode == 64
+    assert "hexadecimal" in ended.stderr
+
+
 def test_without_a_store_it_is_a_usage_error(tmp_path: Path) -> None:
     ended = fetch("--digest", "sha256:" + "0" * 64, "--output", str(tmp_path / "x"))
     assert ended.returncode == 64

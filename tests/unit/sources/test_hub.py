@@ -36,6 +36,9 @@ class Hub:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.main = ""
         self.private = False
+        self.cut_at: dict[str, int] = {}
+        """Bytes after which the next answer with a file breaks off, by name."""
+        self.ranges: list[tuple[str, str]] = []
         self.commit(folder)
         hub = self
 
@@ -81,16 +84,19 @@ class Hub:
         content = self.commits[commit].get(name)
         if content is None:
             return self.send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
-        wanted = request.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        asked = request.headers.get("Range", "bytes=0-")
+        self.ranges.append((name, asked))
+        wanted = asked.removeprefix("bytes=").split("-")
         first, last = int(wanted[0]), int(wanted[1] or len(content) - 1)
-        return self.send(request, 206, content[first : last + 1])
+        body = content[first : last + 1]
+        return self.send(request, 206, body, cut_at=self.cut_at.pop(name, len(body)))
 
     def info(self, commit: str) -> dict[str, Any]:
         siblings = []
         for name, content in self.commits[commit].items():
             entry: dict[str, Any] = {
                 "rfilename": name, "size": len(content),
-                "blobId": hashlib.sha1(b"blob" + content).hexdigest(),
+                "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
             }  # fmt: skip
             if name.endswith(".safetensors"):
                 entry["lfs"] = {
@@ -107,13 +113,14 @@ class Hub:
         status: int,
         body: bytes,
         headers: dict[str, str] | None = None,
+        cut_at: int | None = None,
     ) -> None:
         request.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             request.send_header(name, value)
         request.end_headers()
         if request.command == "GET":
-            request.wfile.write(body)
+            request.wfile.write(body[:cut_at])
 
 
 @pytest.fixture
@@ -164,11 +171,45 @@ def test_shapes_are_read_by_range(hub: Hub) -> None:
     assert shapes["model.layers.0.self_attn.q_proj.weight"] == (8, 8)
 
 
-def test_bytes_that_are_not_the_listed_ones_are_refused(hub: Hub, tmp_path: Path) -> None:
+def test_a_download_that_was_cut_goes_on_where_it_ended(hub: Hub, tmp_path: Path) -> None:
+    hub.commit(write_base(tmp_path / "base", hidden=512))  # 4 MiB
+    source = base(hub)
+    pin = pin_source(SourceKind.BASE, source)
+    hub.cut_at["model.safetensors"] = 5 * 2**19
+    with pytest.raises(Waiting) as caught:
+        fetch_source(source, pin, tmp_path / "fetched")
+    assert caught.value.reason is Reason.STORE_UNREACHABLE
+    assert not (tmp_path / "fetched").exists()
+    hub.ranges.clear()
+    fetch_source(source, pin, tmp_path / "fetched")
+    assert ("model.safetensors", f"bytes={2 * 2**20}-") in hub.ranges, "to the last whole MiB"
+    for name, content in hub.commits[hub.main].items():
+        assert (tmp_path / "fetched" / name).read_bytes() == content
+
+
+def test_what_is_there_of_another_commit_is_found_out_and_fetched_anew(
+    hub: Hub, tmp_path: Path
+) -> None:
+    """Of a file that git holds, and the hub has no SHA-256 of."""
+    source = base(hub)
+    pin = pin_source(SourceKind.BASE, source)
+    (tmp_path / ".incoming-fetched").mkdir()
+    (tmp_path / ".incoming-fetched/config.json").write_text("{!")
+    with pytest.raises(Waiting) as caught:
+        fetch_source(source, pin, tmp_path / "fetched")
+    assert caught.value.reason is Reason.SOURCE_CHANGED
+    fetch_source(source, pin, tmp_path / "fetched")
+    assert (tmp_path / "fetched/config.json").read_bytes() == (hub.commits[hub.main]["config.json"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_bytes_that_are_not_the_listed_ones_are_refused(
+    hub: Hub, tmp_path: Path, name: str
+) -> None:
     source = base(hub)
     pin = pin_source(SourceKind.BASE, source)
     files = hub.commits[hub.main]
-    files["model.safetensors"] = files["model.safetensors"][:-1] + b"!"
+    files[name] = files[name][:-1] + b"!"
     with pytest.raises(Waiting) as caught:
         fetch_source(base(hub, pin.revision), pin, tmp_path / "fetched")
     assert caught.value.reason is Reason.SOURCE_CHANGED

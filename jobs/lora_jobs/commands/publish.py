@@ -1,0 +1,42 @@
+"""`lora-jobs publish`: a folder as an artifact in a store; `lora-jobs fetch` is the way back."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def publish(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of a model or adapter.", exists=True, file_okay=False),
+    ],
+    store: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX or a folder.")],
+    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
+    connection: Annotated[
+        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
+    ] = "",
+    endpoint: Annotated[
+        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
+    ] = "",
+) -> None:
+    """Upload a folder as an artifact and print its digest.
+
+    Files go first; the store is asked for the size and checksum of each, and the manifest, without
+    which there is no artifact, is written last. What is there already is not sent again, so an
+    upload that was cut is continued by the same command. Safetensors only: what can run code, or is
+    not whole, is refused before anything is sent.
+    """
+    from lora_api import layout
+    from lora_jobs.byhand import opened_store, progress_bar
+    from lora_jobs.progress import TransferProgress
+    from lora_jobs.sources.selection import refuse_unfit_folder
+    from lora_jobs.store.artifacts import publish_artifact
+
+    total = refuse_unfit_folder(folder)
+    opened = opened_store(store, scope, connection, endpoint)
+    with progress_bar() as progress:
+        digest = publish_artifact(opened, folder, TransferProgress(progress, "publishing", total))
+    print(digest)
+    print(f"{opened.uri(layout.artifact(digest))}: {total:,} bytes, compared", file=sys.stderr)
