@@ -30,6 +30,7 @@ EVERYTHING: Json = {
         "serviceAccounts": [],
         "secrets": ["s3-*", "hub"],
         "claims": ["models-*"],
+        "endpoints": ["*.storage.internal", "huggingface.co"],
     },
     "profiles": {
         "gpu": {
