@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,11 +21,14 @@ from chart import (
     operator_pod,
     readme,
     render,
+    render_all,
+    render_tests,
     values_schema,
 )
 from lora_api.generate import generated_files
 from lora_api.profile import PROFILES
 from lora_api.runtimes import Runtime
+from lora_operator import selftest
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 from lora_operator.podnetwork import PodNetwork
@@ -46,8 +49,14 @@ def kinds(documents: list[Json]) -> list[str]:
     return sorted(document["kind"] for document in documents)
 
 
-def environment(documents: list[Json]) -> dict[str, str]:
-    [container] = operator_pod(documents)["spec"]["containers"]
+def pod_that_tests(documents: list[Json]) -> Json:
+    """The pod of `helm test`."""
+    [pod] = of_kind(documents, "Pod")
+    return pod
+
+
+def environment(documents: list[Json], pod_of: Callable[[list[Json]], Json] = operator_pod) -> Json:
+    [container] = pod_of(documents)["spec"]["containers"]
     return {e["name"]: e["value"] for e in container["env"]}
 
 
@@ -157,6 +166,75 @@ def test_the_charts_defaults_are_the_operators() -> None:
     assert Settings.from_environment(environment(documents)) == Settings(**images)
 
 
+@pytest.mark.parametrize("values", [{}, EVERYTHING, NOTHING])
+def test_helm_test_makes_one_pod_of_the_operators_image_and_account(values: Json) -> None:
+    documents = render_tests(values)
+    pod, operator = pod_that_tests(documents), operator_pod(render(values))
+    [container], [operators] = pod["spec"]["containers"], operator["spec"]["containers"]
+    assert container["image"] == operators["image"]
+    assert container["command"] == ["python", "-m", selftest.__name__]
+    assert container["resources"] == operators["resources"]
+    for key in (
+        "serviceAccountName",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "imagePullSecrets",
+    ):
+        assert pod["spec"].get(key) == operator["spec"].get(key), key
+    policies = of_kind(documents, "NetworkPolicy")
+    assert len(documents) == 1 + len(policies)
+    assert len(policies) == len(of_kind(render(values), "NetworkPolicy"))
+    for policy in policies:
+        selected = policy["spec"]["podSelector"]["matchLabels"]
+        assert selected.items() <= pod["metadata"]["labels"].items()
+        [operators_own] = of_kind(render(values), "NetworkPolicy")
+        assert policy["spec"]["egress"] == operators_own["spec"]["egress"]
+        assert policy["spec"]["ingress"] == []
+
+
+def test_nothing_that_selects_the_operator_selects_the_pod_of_helm_test() -> None:
+    labels = pod_that_tests(render_tests(MONITORED))["metadata"]["labels"].items()
+    documents = render(MONITORED)
+    [deployment] = of_kind(documents, "Deployment")
+    assert not deployment["spec"]["selector"]["matchLabels"].items() <= labels
+    for service in of_kind(documents, "Service"):
+        assert not service["spec"]["selector"].items() <= labels
+    for budget in of_kind(documents, "PodDisruptionBudget"):
+        assert not budget["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"namespaces": ["red", "blue"]}, EVERYTHING, EVERYTHING | {"namespaces": ["red"]}],
+)
+def test_helm_test_asks_for_each_right_of_the_roles_and_no_other(values: Json) -> None:
+    told = environment(render_tests(values), pod_that_tests)
+    asked = set(selftest.rights_of(selftest.GRANTED.validate_json(told[selftest.RIGHTS_ENV])))
+    documents = render(values)
+    roles = of_kind(documents, "Role") + of_kind(documents, "ClusterRole")
+    granted = {
+        selftest.Right(role["metadata"].get("namespace", ""), group, resource, name, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+        for verb in rule["verbs"]
+    }
+    assert asked == granted
+    account = operator_pod(documents)["spec"]["serviceAccountName"]
+    assert told[selftest.ACCOUNT_ENV] == f"{NAMESPACE}/{account}"
+
+
+def test_helm_test_asks_for_the_same_rights_where_somebody_else_grants_them() -> None:
+    own, given = (
+        environment(render_tests(values), pod_that_tests)[selftest.RIGHTS_ENV]
+        for values in ({}, {"rbac": {"create": False}})
+    )
+    assert own == given
+
+
 def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
     [kept], [gone] = (of_kind(render({"crds": {"keep": keep}}), CRD) for keep in (True, False))
     assert kept["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
@@ -164,9 +242,12 @@ def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
     assert kept == gone == plain
 
 
+@pytest.mark.parametrize("pod_of", [operator_pod, pod_that_tests])
 @pytest.mark.parametrize("values", [{}, EVERYTHING])
-def test_the_operators_pod_is_restricted_with_a_read_only_root(values: Json) -> None:
-    spec = operator_pod(render(values))["spec"]
+def test_the_pods_are_restricted_with_a_read_only_root(
+    values: Json, pod_of: Callable[[list[Json]], Json]
+) -> None:
+    spec = pod_of(render_all(values))["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] > 0
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -178,7 +259,7 @@ def test_the_operators_pod_is_restricted_with_a_read_only_root(values: Json) -> 
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert not any("hostPort" in port for port in container["ports"])
+        assert not any("hostPort" in port for port in container.get("ports", []))
 
 
 def test_only_the_operators_pod_gets_a_token() -> None:
