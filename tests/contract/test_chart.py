@@ -17,6 +17,7 @@ from chart import (
     NOTHING,
     HelmError,
     helm,
+    notes,
     of_kind,
     operator_pod,
     readme,
@@ -235,6 +236,35 @@ def test_helm_test_asks_for_the_same_rights_where_somebody_else_grants_them() ->
     assert own == given
 
 
+def test_after_an_install_the_next_steps_are_told() -> None:
+    told = notes({"namespaces": ["red", "blue"], "images": {"serving": {"VLLM": "vllm:1"}}})
+    assert "watches red, blue." in told
+    assert f"helm test {RELEASE} --namespace {NAMESPACE} --logs" in told
+    assert "create secret generic models-s3 --namespace red" in told
+    assert "kubectl get lora --namespace red --watch" in told
+    assert "kubectl lora status NAME --namespace red" in told
+    for file in re.findall(r"\S+\.yaml", told):
+        assert (CHART.parents[1] / file.strip("()")).is_file(), file
+    for more in ("paused", "rbac.create", "images.serving.VLLM", "spec.profile"):
+        assert more not in told
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "watches all namespaces."),
+        ({}, "images.serving.VLLM is not set"),
+        ({"images": {"serving": {"VLLM": "vllm:1"}}}, "images.serving.TRANSFORMERS is not set"),
+        ({"replicas": 0}, "it is paused"),
+        ({"rbac": {"create": False}}, "you grant the rights yourself"),
+        (EVERYTHING, "spec.profile: gpu."),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_what_is_missing_after_an_install_is_told(values: Json, says: str) -> None:
+    assert says in notes(values)
+
+
 def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
     [kept], [gone] = (of_kind(render({"crds": {"keep": keep}}), CRD) for keep in (True, False))
     assert kept["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
@@ -414,13 +444,3 @@ def objects_of(node: Any, name: str = "") -> Iterator[tuple[str, Json]]:
     elif isinstance(node, list):
         for item in node:
             yield from objects_of(item, name)
-
-
-def test_the_notes_of_an_installation_name_profiles_and_engines_without_an_image() -> None:
-    values = {"profiles": {"gpu": {}}, "images": {"serving": {"VLLM": "vllm:1"}}}
-    notes = helm("install", "demo", str(CHART), "--dry-run=client", values=values)
-    notes = notes.partition("NOTES:")[2]
-    assert "spec.profile: gpu." in notes
-    assert "images.serving.TRANSFORMERS is not set" in notes
-    assert "images.serving.VLLM" not in notes
-    assert "kubectl lora status NAME" in notes

@@ -155,6 +155,12 @@ def render_tests(values: Json | None = None) -> list[Json]:
     return hooks
 
 
+def notes(values: Json | None = None) -> str:
+    """What an install says at its end."""
+    told = helm("install", RELEASE, str(CHART), "--dry-run=client", values=values or {})
+    return told.partition("NOTES:")[2]
+
+
 def of_kind(documents: list[Json], kind: str) -> list[Json]:
     """Those of one kind."""
     return [document for document in documents if document["kind"] == kind]
