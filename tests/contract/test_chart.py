@@ -15,6 +15,7 @@ from chart import (
     MONITORED,
     NAMESPACE,
     NOTHING,
+    RELEASE,
     HelmError,
     helm,
     notes,
