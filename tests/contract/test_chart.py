@@ -425,6 +425,11 @@ def test_versions_and_images_of_the_chart_are_those_of_the_package() -> None:
     assert {image.rpartition(":")[2] for image in images} == {found.group(1)}
 
 
+@pytest.mark.parametrize("values", [{}, MONITORED, NOTHING], ids=["defaults", "all", "nothing"])
+def test_helm_finds_nothing_to_complain_about(values: Json) -> None:
+    assert "0 chart(s) failed" in helm("lint", str(CHART), "--strict", values=values)
+
+
 def test_the_readme_says_what_the_comments_of_the_values_say() -> None:
     assert (CHART / "README.md").read_text() == readme(), "run `make generate`"
 
