@@ -1,6 +1,8 @@
 """What `helm test` tells of a cluster in which something is missing."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,23 @@ def test_without_the_rights_it_ends_with_a_usage_error(
         selftest.main()
     assert ended.value.code == 64
     assert RIGHTS_ENV in capsys.readouterr().err
+
+
+def test_an_api_server_out_of_reach_is_told_with_where_to_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "users": [{"name": "test", "user": {"token": "none"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    }))  # fmt: skip
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setenv(RIGHTS_ENV, GRANTED.dump_json(ROLES, by_alias=True).decode())
+    with pytest.raises(SystemExit) as ended:
+        selftest.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().out
+    assert told.startswith("the API server cannot be asked: ")
+    assert "networkPolicy.apiServerCIDRs" in told
