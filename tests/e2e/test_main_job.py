@@ -145,7 +145,7 @@ def test_nothing_that_the_run_left_holds_a_key(testbed: Testbed, lora: Lora) -> 
         *left_in_namespace(lora.kubectl), *logs_of(system), *left_in_bucket(testbed.s3(), STORE),
     ]  # fmt: skip
     read = [where for where, content in left if content]
-    places = ["jobs.batch/", "pods/", "events/", "loradeployments.", "log lora-operator-", "story-"]
+    places = ["Job/", "Pod/", "Event/", "LoRADeployment/", "log lora-operator-", "story-store/"]
     for place in [*places, *(f"log {NAME}-{stage}-" for stage in WORKING)]:
         assert any(where.startswith(place) for where in read), place
     assert leaks([testbed.access_key, testbed.secret_key], left) == []

@@ -32,11 +32,10 @@ def _forms(canary: str) -> set[bytes]:
 
 def left_in_namespace(kubectl: Kubectl) -> Iterator[Left]:
     """Every object of every kind but Secrets, with spec and status; and what all pods have said."""
-    kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-    for kind in kinds:
-        if kind != "secrets":
-            for item in json.loads(kubectl("get", kind, "-o", "json"))["items"]:
-                yield f"{kind}/{item['metadata'].get('name', '')}", json.dumps(item).encode()
+    listed = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    kinds = ",".join(kind for kind in listed if kind != "secrets")
+    for item in json.loads(kubectl("get", kinds, "-o", "json"))["items"]:
+        yield f"{item['kind']}/{item['metadata']['name']}", json.dumps(item).encode()
     yield from logs_of(kubectl)
 
 
