@@ -27,6 +27,7 @@ class Allowed:
     secrets: tuple[str, ...] = ANY
     claims: tuple[str, ...] = ANY
     endpoints: tuple[str, ...] = ANY
+    runtimes: tuple[str, ...] = ANY
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _listed(patterns: tuple[str, ...]) -> str:
 
 def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_Named]:
     yield _Named("serving.image", spec.serving.image, images, "allowed.images")
+    yield _Named("serving.runtime", spec.serving.runtime, allowed.runtimes, "allowed.runtimes")
     for place, name in (
         ("serving", spec.serving.service_account_name),
         ("jobs.defaults", spec.jobs.defaults.service_account_name),

@@ -106,6 +106,7 @@ class Settings:
                 secrets=_listed(env.get("ALLOWED_SECRETS", "*")),
                 claims=_listed(env.get("ALLOWED_CLAIMS", "*")),
                 endpoints=_listed(env.get("ALLOWED_ENDPOINTS", "*")),
+                runtimes=_listed(env.get("ALLOWED_RUNTIMES", "*")),
             ),
             profiles=PROFILES.validate_json(env.get("PROFILES") or "{}"),
             resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),

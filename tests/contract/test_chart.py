@@ -139,6 +139,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
             secrets=("s3-*", "hub"),
             claims=("models-*",),
             endpoints=("*.storage.internal", "huggingface.co"),
+            runtimes=("VLLM",),
         ),
         profiles=PROFILES.validate_python(EVERYTHING["profiles"]),
         resync_seconds=60,
@@ -382,6 +383,7 @@ def test_a_misspelt_value_is_refused(values: Json) -> None:
         {"allowed": {"endpoints": ["https://s3.internal"]}},
         {"allowed": {"endpoints": ["s3.internal:9000"]}},
         {"allowed": {"endpoints": ["[fd00::1]"]}},
+        {"allowed": {"runtimes": ["vllm"]}},
     ],
     ids=json.dumps,
 )
@@ -412,6 +414,8 @@ def test_the_schema_knows_the_operators_own_words() -> None:
     words = SCHEMA["properties"]["logging"]["properties"]
     assert words["level"]["enum"] == list(LogLevel)
     assert words["format"]["enum"] == list(LogFormat)
+    runtimes = SCHEMA["properties"]["allowed"]["properties"]["runtimes"]
+    assert runtimes["items"]["enum"] == ["*", *Runtime]
     assert all(hasattr(logging, level) for level in LogLevel)
 
 

@@ -32,6 +32,7 @@ EVERYTHING: Json = {
         "secrets": ["s3-*", "hub"],
         "claims": ["models-*"],
         "endpoints": ["*.storage.internal", "huggingface.co"],
+        "runtimes": ["VLLM"],
     },
     "profiles": {
         "gpu": {
