@@ -13,7 +13,7 @@ rm -rf "$folder"
 mkdir -p "$folder"
 "$python" -m hatchling build -t wheel -d "$folder" > /dev/null
 "$helm" package charts/lora-operator -d "$folder" > /dev/null
-"$helm" template lora-operator charts/lora-operator -n lora-system --set crds.keep=false \
+"$helm" template lora-operator charts/lora-operator -n lora-system --set crds.keep=false --skip-tests \
   > "$folder/lora-operator.yaml"
 "$python" deploy/sbom.py "$folder" > /dev/null
 cp crds/loradeployments.yaml "$folder/lora-operator.crds.yaml"

@@ -1,11 +1,46 @@
 """`spec.connections`: how sources and the store are reached."""
 
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from lora_api.base import ApiModel, ObjectName, ShortName, rule, rules
+
+AWS_HOST = "s3.amazonaws.com"
+"""Stands for all of AWS, whatever the region."""
+HUB_HOST = "huggingface.co"
+
+
+def _known(endpoint: str) -> str:
+    host_of(endpoint)
+    return endpoint
+
+
+Endpoint = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(https?://([_a-zA-Z0-9][-._a-zA-Z0-9]*|\[[.:0-9a-fA-F]+\])(:[0-9]{1,5})?(/[^\s?#\\]*)?)?$",
+        max_length=512,
+    ),
+    AfterValidator(_known),
+]
+"""URL of scheme, host, port and path. Nothing else: parsers differ on what else may stand there."""
+
+
+def host_of(endpoint: str) -> str:
+    """The host of an endpoint in the one form that patterns are matched with; empty for none.
+
+    Raises:
+        ValueError: It has no such address or port.
+    """
+    parts = urlsplit(endpoint)
+    if parts.port == 0:
+        raise ValueError("there is no port 0")
+    host = (parts.hostname or "").rstrip(".")
+    return str(ip_address(host)) if ":" in host else host
 
 
 class SecretReference(ApiModel):
@@ -32,10 +67,8 @@ class Checksums(StrEnum):
 class S3Connection(ApiModel):
     """An S3-compatible endpoint."""
 
-    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
-        ""
-    )
-    """URL of the endpoint; empty means AWS."""
+    endpoint: Endpoint = ""
+    """URL of scheme, host, port and path, no more; empty means AWS."""
     region: Annotated[str, StringConstraints(max_length=64)] = "us-east-1"
     path_style: bool = True
     """Address buckets by path, as most self-hosted servers need."""
@@ -52,10 +85,8 @@ class S3Connection(ApiModel):
 class HuggingFaceConnection(ApiModel):
     """The Hugging Face Hub or a mirror of it."""
 
-    endpoint: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+)?$", max_length=512)] = (
-        ""
-    )
-    """URL of the hub; empty means the public one."""
+    endpoint: Endpoint = ""
+    """URL of scheme, host, port and path, no more; empty means the public hub."""
     ca_bundle: CaBundle | None = None
     """Authorities that the mirror's certificate is trusted by, beside the image's."""
     secret_ref: SecretReference | None = None
@@ -77,6 +108,13 @@ class Connection(ApiModel):
     name: ShortName
     s3: S3Connection | None = None
     hugging_face: HuggingFaceConnection | None = None
+
+    @property
+    def host(self) -> str:
+        """What it reaches; without an endpoint AWS or the public Hub."""
+        if self.s3:
+            return host_of(self.s3.endpoint) or AWS_HOST
+        return host_of(self.hugging_face.endpoint if self.hugging_face else "") or HUB_HOST
 
     @property
     def ca_bundle(self) -> CaBundle | None:

@@ -1,6 +1,7 @@
 """What the administrator lets objects name: nobody reaches through us what is not theirs.
 
 Patterns are those of a shell (`registry.example/*`); the images of the chart are always allowed.
+Endpoints are matched by their host alone, in lower case and without a final dot.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,11 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lora_api.conditions import ConditionReason
-from lora_api.sourcespec import claim_of
+from lora_api.connections import AWS_HOST, HUB_HOST
+from lora_api.sourcespec import Source, claim_of
 from lora_api.spec import Spec
 from lora_operator.failures import Cure, Trouble
 
 ANY = ("*",)
+_PUBLIC = {"s3": AWS_HOST, "hf": HUB_HOST}
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Allowed:
     service_accounts: tuple[str, ...] = ANY
     secrets: tuple[str, ...] = ANY
     claims: tuple[str, ...] = ANY
+    endpoints: tuple[str, ...] = ANY
+    runtimes: tuple[str, ...] = ANY
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class _Named:
     patterns: tuple[str, ...]
     value: str
     """The chart's value that holds the patterns."""
+    verb: str = "names"
 
 
 def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Trouble | None:
@@ -45,8 +51,9 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
             listed = _listed(named.patterns)
             return Trouble(
                 ConditionReason.NOT_ALLOWED,
-                f"spec.{named.field}{giver} names {named.name}, which the administrator does not "
-                f"allow ({listed}); name another, or have it added to the chart's {named.value}",
+                f"spec.{named.field}{giver} {named.verb} {named.name}, which the administrator "
+                f"does not allow ({listed}); name another, or have it added to the chart's "
+                f"{named.value}",
                 Cure.CHANGE,
             )
     return None
@@ -79,12 +86,23 @@ def _listed(patterns: tuple[str, ...]) -> str:
 
 def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_Named]:
     yield _Named("serving.image", spec.serving.image, images, "allowed.images")
+    yield _Named("serving.runtime", spec.serving.runtime, allowed.runtimes, "allowed.runtimes")
     for place, name in (
         ("serving", spec.serving.service_account_name),
         ("jobs.defaults", spec.jobs.defaults.service_account_name),
     ):
         field = f"{place}.serviceAccountName"
         yield _Named(field, name, allowed.service_accounts, "allowed.serviceAccounts")
+    for field, name in _secrets(spec):
+        yield _Named(field, name, allowed.secrets, "allowed.secrets")
+    for field, name in _claims(spec):
+        yield _Named(field, name, allowed.claims, "allowed.claims")
+    hosts = tuple(pattern.lower() for pattern in allowed.endpoints)
+    for field, host, verb in _hosts(spec):
+        yield _Named(field, host, hosts, "allowed.endpoints", verb)
+
+
+def _secrets(spec: Spec) -> Iterator[tuple[str, str]]:
     for connection in spec.connections or ():
         s3, hub = connection.s3, connection.hugging_face
         references = {
@@ -93,27 +111,41 @@ def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_N
             "huggingFace.secretRef": hub.secret_ref if hub else None,
         }
         for place, reference in references.items():
-            field = f"connections[{connection.name}].{place}.name"
-            name = reference.name if reference else ""
-            yield _Named(field, name, allowed.secrets, "allowed.secrets")
+            if reference:
+                yield f"connections[{connection.name}].{place}.name", reference.name
+
+
+def _claims(spec: Spec) -> Iterator[tuple[str, str]]:
     if spec.jobs.defaults.cache:
         claim = spec.jobs.defaults.cache.persistent_volume_claim.claim_name
-        field = "jobs.defaults.cache.persistentVolumeClaim.claimName"
-        yield _Named(field, claim, allowed.claims, "allowed.claims")
+        yield "jobs.defaults.cache.persistentVolumeClaim.claimName", claim
     if spec.serving.model_volume:
         claim = spec.serving.model_volume.persistent_volume_claim.claim_name
-        field = "serving.modelVolume.persistentVolumeClaim.claimName"
-        yield _Named(field, claim, allowed.claims, "allowed.claims")
-    for field, uri in _source_uris(spec):
-        yield _Named(f"{field}.uri", claim_of(uri), allowed.claims, "allowed.claims")
+        yield "serving.modelVolume.persistentVolumeClaim.claimName", claim
+    for field, source in _sources(spec):
+        yield f"{field}.uri", claim_of(source.uri)
 
 
-def _source_uris(spec: Spec) -> Iterator[tuple[str, str]]:
-    yield "baseModel", spec.base_model.uri
+def _hosts(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    """Field, host and verb of all that is reached; what names no endpoint reaches a public one."""
+    for connection in spec.connections or ():
+        kind = "s3" if connection.s3 else "huggingFace"
+        given = connection.s3 or connection.hugging_face
+        verb = "names" if given and given.endpoint else "is unset and so names"
+        yield f"connections[{connection.name}].{kind}.endpoint", connection.host, verb
+    store = Source(uri=spec.artifact.uri, connection=spec.artifact.connection)
+    for field, source in (("artifact", store), *_sources(spec)):
+        scheme = source.uri.partition("://")[0]
+        if not (source.connection or (scheme == "s3" and store.connection)):
+            yield f"{field}.uri", _PUBLIC.get(scheme, ""), "has no connection and so names"
+
+
+def _sources(spec: Spec) -> Iterator[tuple[str, Source]]:
+    yield "baseModel", spec.base_model
     for number, adapter in enumerate(spec.adapters):
-        yield f"adapters[{number}]", adapter.uri
+        yield f"adapters[{number}]", adapter.as_source()
     for number, source in enumerate(spec.quantization.calibration_sources):
-        yield f"quantization.calibration.sources[{number}]", source.uri
-    yield "evaluation.task", spec.evaluation.task.uri
+        yield f"quantization.calibration.sources[{number}]", source.as_source()
+    yield "evaluation.task", spec.evaluation.task
     if spec.evaluation.general:
-        yield "evaluation.general", spec.evaluation.general.uri
+        yield "evaluation.general", spec.evaluation.general

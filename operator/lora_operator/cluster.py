@@ -56,6 +56,9 @@ SERVICES = Kind("v1", "Service", "services")
 EVENTS = Kind("v1", "Event", "events")
 BUDGETS = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POLICIES = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+ACCESS_REVIEWS = Kind(
+    "authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
+)
 CHILDREN = (JOBS, PODS, DEPLOYMENTS, SERVICES)
 
 
@@ -215,6 +218,27 @@ class KubernetesCluster:
         except (DynamicApiError, aiohttp.ClientError, TimeoutError):
             return ""  # the kubelet is out of reach, the container has no log, or we may not
         return text
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows the kind; takes no right that a role must grant."""
+        resource = self._resource(kind)
+        path = f"/{resource.prefix}/{kind.api_version}"
+        try:
+            found = await self._ask("get", kind, "", path)
+        except NotFound:
+            return False
+        return kind.plural in {served["name"] for served in found["resources"]}
+
+    async def may(self, attributes: Mapping[str, str]) -> bool:
+        """Whether we may do this, by the `resourceAttributes` of a review; anybody may ask it."""
+        document = {
+            "apiVersion": ACCESS_REVIEWS.api_version,
+            "kind": ACCESS_REVIEWS.kind,
+            "spec": {"resourceAttributes": dict(attributes)},
+        }
+        path = self._resource(ACCESS_REVIEWS).path()
+        answer = await self._ask("create", ACCESS_REVIEWS, "", path, body=document)
+        return bool(answer["status"]["allowed"])
 
     async def _apply(self, kind: Kind, name: str, path: str, document: Json, resource: str) -> Json:
         return await self._ask(

@@ -105,6 +105,8 @@ class Settings:
                 service_accounts=_listed(env.get("ALLOWED_SERVICE_ACCOUNTS", "*")),
                 secrets=_listed(env.get("ALLOWED_SECRETS", "*")),
                 claims=_listed(env.get("ALLOWED_CLAIMS", "*")),
+                endpoints=_listed(env.get("ALLOWED_ENDPOINTS", "*")),
+                runtimes=_listed(env.get("ALLOWED_RUNTIMES", "*")),
             ),
             profiles=PROFILES.validate_json(env.get("PROFILES") or "{}"),
             resync_seconds=float(env.get("RESYNC_SECONDS", defaults.resync_seconds)),

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,17 +15,22 @@ from chart import (
     MONITORED,
     NAMESPACE,
     NOTHING,
+    RELEASE,
     HelmError,
     helm,
+    notes,
     of_kind,
     operator_pod,
     readme,
     render,
+    render_all,
+    render_tests,
     values_schema,
 )
 from lora_api.generate import generated_files
 from lora_api.profile import PROFILES
 from lora_api.runtimes import Runtime
+from lora_operator import selftest
 from lora_operator.allowed import Allowed
 from lora_operator.logs import LogFormat, LogLevel
 from lora_operator.podnetwork import PodNetwork
@@ -46,8 +51,14 @@ def kinds(documents: list[Json]) -> list[str]:
     return sorted(document["kind"] for document in documents)
 
 
-def environment(documents: list[Json]) -> dict[str, str]:
-    [container] = operator_pod(documents)["spec"]["containers"]
+def pod_that_tests(documents: list[Json]) -> Json:
+    """The pod of `helm test`."""
+    [pod] = of_kind(documents, "Pod")
+    return pod
+
+
+def environment(documents: list[Json], pod_of: Callable[[list[Json]], Json] = operator_pod) -> Json:
+    [container] = pod_of(documents)["spec"]["containers"]
     return {e["name"]: e["value"] for e in container["env"]}
 
 
@@ -122,7 +133,14 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         },
         cluster_name="eu-1",
         namespaces=("red", "blue"),
-        allowed=Allowed(("registry.example/*",), (), ("s3-*", "hub"), ("models-*",)),
+        allowed=Allowed(
+            images=("registry.example/*",),
+            service_accounts=(),
+            secrets=("s3-*", "hub"),
+            claims=("models-*",),
+            endpoints=("*.storage.internal", "huggingface.co"),
+            runtimes=("VLLM",),
+        ),
         profiles=PROFILES.validate_python(EVERYTHING["profiles"]),
         resync_seconds=60,
         backoff_min_seconds=1,
@@ -151,6 +169,104 @@ def test_the_charts_defaults_are_the_operators() -> None:
     assert Settings.from_environment(environment(documents)) == Settings(**images)
 
 
+@pytest.mark.parametrize("values", [{}, EVERYTHING, NOTHING])
+def test_helm_test_makes_one_pod_of_the_operators_image_and_account(values: Json) -> None:
+    documents = render_tests(values)
+    pod, operator = pod_that_tests(documents), operator_pod(render(values))
+    [container], [operators] = pod["spec"]["containers"], operator["spec"]["containers"]
+    assert container["image"] == operators["image"]
+    assert container["command"] == ["python", "-m", selftest.__name__]
+    assert container["resources"] == operators["resources"]
+    for key in (
+        "serviceAccountName",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "imagePullSecrets",
+    ):
+        assert pod["spec"].get(key) == operator["spec"].get(key), key
+    policies = of_kind(documents, "NetworkPolicy")
+    assert len(documents) == 1 + len(policies)
+    assert len(policies) == len(of_kind(render(values), "NetworkPolicy"))
+    for policy in policies:
+        selected = policy["spec"]["podSelector"]["matchLabels"]
+        assert selected.items() <= pod["metadata"]["labels"].items()
+        [operators_own] = of_kind(render(values), "NetworkPolicy")
+        assert policy["spec"]["egress"] == operators_own["spec"]["egress"]
+        assert policy["spec"]["ingress"] == []
+
+
+def test_nothing_that_selects_the_operator_selects_the_pod_of_helm_test() -> None:
+    labels = pod_that_tests(render_tests(MONITORED))["metadata"]["labels"].items()
+    documents = render(MONITORED)
+    [deployment] = of_kind(documents, "Deployment")
+    assert not deployment["spec"]["selector"]["matchLabels"].items() <= labels
+    for service in of_kind(documents, "Service"):
+        assert not service["spec"]["selector"].items() <= labels
+    for budget in of_kind(documents, "PodDisruptionBudget"):
+        assert not budget["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"namespaces": ["red", "blue"]}, EVERYTHING, EVERYTHING | {"namespaces": ["red"]}],
+)
+def test_helm_test_asks_for_each_right_of_the_roles_and_no_other(values: Json) -> None:
+    told = environment(render_tests(values), pod_that_tests)
+    asked = set(selftest.rights_of(selftest.GRANTED.validate_json(told[selftest.RIGHTS_ENV])))
+    documents = render(values)
+    roles = of_kind(documents, "Role") + of_kind(documents, "ClusterRole")
+    granted = {
+        selftest.Right(role["metadata"].get("namespace", ""), group, resource, name, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+        for verb in rule["verbs"]
+    }
+    assert asked == granted
+    account = operator_pod(documents)["spec"]["serviceAccountName"]
+    assert told[selftest.ACCOUNT_ENV] == f"{NAMESPACE}/{account}"
+
+
+def test_helm_test_asks_for_the_same_rights_where_somebody_else_grants_them() -> None:
+    own, given = (
+        environment(render_tests(values), pod_that_tests)[selftest.RIGHTS_ENV]
+        for values in ({}, {"rbac": {"create": False}})
+    )
+    assert own == given
+
+
+def test_after_an_install_the_next_steps_are_told() -> None:
+    told = notes({"namespaces": ["red", "blue"], "images": {"serving": {"VLLM": "vllm:1"}}})
+    assert "watches red, blue." in told
+    assert f"helm test {RELEASE} --namespace {NAMESPACE} --logs" in told
+    assert "create secret generic models-s3 --namespace red" in told
+    assert "kubectl get lora --namespace red --watch" in told
+    assert "kubectl lora status NAME --namespace red" in told
+    for file in re.findall(r"\S+\.yaml", told):
+        assert (CHART.parents[1] / file.strip("()")).is_file(), file
+    for more in ("paused", "rbac.create", "images.serving.VLLM", "spec.profile"):
+        assert more not in told
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "watches all namespaces."),
+        ({}, "images.serving.VLLM is not set"),
+        ({"images": {"serving": {"VLLM": "vllm:1"}}}, "images.serving.TRANSFORMERS is not set"),
+        ({"replicas": 0}, "it is paused"),
+        ({"rbac": {"create": False}}, "you grant the rights yourself"),
+        (EVERYTHING, "spec.profile: gpu."),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_what_is_missing_after_an_install_is_told(values: Json, says: str) -> None:
+    assert says in notes(values)
+
+
 def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
     [kept], [gone] = (of_kind(render({"crds": {"keep": keep}}), CRD) for keep in (True, False))
     assert kept["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
@@ -158,9 +274,12 @@ def test_an_uninstalled_chart_keeps_the_crd_unless_it_is_told_not_to() -> None:
     assert kept == gone == plain
 
 
+@pytest.mark.parametrize("pod_of", [operator_pod, pod_that_tests])
 @pytest.mark.parametrize("values", [{}, EVERYTHING])
-def test_the_operators_pod_is_restricted_with_a_read_only_root(values: Json) -> None:
-    spec = operator_pod(render(values))["spec"]
+def test_the_pods_are_restricted_with_a_read_only_root(
+    values: Json, pod_of: Callable[[list[Json]], Json]
+) -> None:
+    spec = pod_of(render_all(values))["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] > 0
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -172,7 +291,7 @@ def test_the_operators_pod_is_restricted_with_a_read_only_root(values: Json) -> 
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert not any("hostPort" in port for port in container["ports"])
+        assert not any("hostPort" in port for port in container.get("ports", []))
 
 
 def test_only_the_operators_pod_gets_a_token() -> None:
@@ -261,6 +380,10 @@ def test_a_misspelt_value_is_refused(values: Json) -> None:
         {"podDisruptionBudget": {"maxUnavailable": "half"}},
         {"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}},
         {"networkPolicy": {"pods": {"egressCIDRs": ["10.0.0.1"]}}},
+        {"allowed": {"endpoints": ["https://s3.internal"]}},
+        {"allowed": {"endpoints": ["s3.internal:9000"]}},
+        {"allowed": {"endpoints": ["[fd00::1]"]}},
+        {"allowed": {"runtimes": ["vllm"]}},
     ],
     ids=json.dumps,
 )
@@ -291,6 +414,8 @@ def test_the_schema_knows_the_operators_own_words() -> None:
     words = SCHEMA["properties"]["logging"]["properties"]
     assert words["level"]["enum"] == list(LogLevel)
     assert words["format"]["enum"] == list(LogFormat)
+    runtimes = SCHEMA["properties"]["allowed"]["properties"]["runtimes"]
+    assert runtimes["items"]["enum"] == ["*", *Runtime]
     assert all(hasattr(logging, level) for level in LogLevel)
 
 
@@ -302,6 +427,11 @@ def test_versions_and_images_of_the_chart_are_those_of_the_package() -> None:
     assert chart["version"] == chart["appVersion"] == found.group(1)
     images = [VALUES["images"][name] for name in ("operator", "jobs", "quantize")]
     assert {image.rpartition(":")[2] for image in images} == {found.group(1)}
+
+
+@pytest.mark.parametrize("values", [{}, MONITORED, NOTHING], ids=["defaults", "all", "nothing"])
+def test_helm_finds_nothing_to_complain_about(values: Json) -> None:
+    assert "0 chart(s) failed" in helm("lint", str(CHART), "--strict", values=values)
 
 
 def test_the_readme_says_what_the_comments_of_the_values_say() -> None:
@@ -324,13 +454,3 @@ def objects_of(node: Any, name: str = "") -> Iterator[tuple[str, Json]]:
     elif isinstance(node, list):
         for item in node:
             yield from objects_of(item, name)
-
-
-def test_the_notes_of_an_installation_name_profiles_and_engines_without_an_image() -> None:
-    values = {"profiles": {"gpu": {}}, "images": {"serving": {"VLLM": "vllm:1"}}}
-    notes = helm("install", "demo", str(CHART), "--dry-run=client", values=values)
-    notes = notes.partition("NOTES:")[2]
-    assert "spec.profile: gpu." in notes
-    assert "images.serving.TRANSFORMERS is not set" in notes
-    assert "images.serving.VLLM" not in notes
-    assert "kubectl lora status NAME" in notes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import EVERYTHING, render
+from chart import EVERYTHING, render, render_all
 from localcluster import tools
 
 Json = dict[str, Any]
@@ -55,7 +55,7 @@ def complaints(documents: list[Json]) -> dict[str, list[str]]:
     ids=["defaults", "everything"],
 )
 def test_the_policy_linter_finds_only_what_has_a_reason(values: Json, expected: set[str]) -> None:
-    found = complaints(render(values))
+    found = complaints(render_all(values))
     assert set(found) == expected, found
 
 

@@ -61,7 +61,7 @@ def test_the_example_is_allowed_by_its_own_values_and_not_without_them() -> None
     spec = spec_of(example("profile.yaml")["spec"], settings.profiles)
     assert isinstance(spec, Spec)
     assert refusal_of(spec, settings.allowed, ()) is None
-    for closed in ("images", "service_accounts", "secrets"):
+    for closed in ("images", "service_accounts", "secrets", "endpoints"):
         lists: dict[str, Any] = {closed: ("mine-*",)}
         assert refusal_of(spec, replace(settings.allowed, **lists), ()) is not None
     assert refusal_of(spec, Allowed(), ()) is not None

@@ -57,6 +57,7 @@ def test_the_plain_manifest_installs_crd_and_operator(release: Path) -> None:
     text = (release / "lora-operator.yaml").read_text()
     kinds = {document["kind"] for document in yaml.safe_load_all(text) if document}
     assert {"CustomResourceDefinition", "Deployment", "ClusterRole"} <= kinds
+    assert "Pod" not in kinds, "what `helm test` starts is not installed"
 
 
 @pytest.mark.parametrize("image", ["operator", "jobs", "cpu"])

@@ -6,13 +6,23 @@ One story in the order in which it is told; each test leaves the world as the ne
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo_object import demo_object
+from leaks import leaks, left_in_bucket, left_in_namespace, logs_of
 from lora import WORKING, Asker, Lora, Streamer, until
-from testbed import E2E_BUCKET, OPERATOR_NAMESPACE, PROFILE_STORE, Testbed
+from testbed import (
+    CHART,
+    E2E_BUCKET,
+    OPERATOR_NAMESPACE,
+    PROFILE,
+    PROFILE_STORE,
+    RELEASE,
+    Testbed,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 NAME = "story"
@@ -129,6 +139,18 @@ def test_each_transition_has_one_event(lora: Lora) -> None:
     assert len(said) == len(set(said))
 
 
+def test_nothing_that_the_run_left_holds_a_key(testbed: Testbed, lora: Lora) -> None:
+    system = testbed.kubectl.within(OPERATOR_NAMESPACE)
+    left = [
+        *left_in_namespace(lora.kubectl), *logs_of(system), *left_in_bucket(testbed.s3(), STORE),
+    ]  # fmt: skip
+    read = [where for where, content in left if content]
+    places = ["Job/", "Pod/", "Event/", "LoRADeployment/", "log lora-operator-", "story-store/"]
+    for place in [*places, *(f"log {NAME}-{stage}-" for stage in WORKING)]:
+        assert any(where.startswith(place) for where in read), place
+    assert leaks([testbed.access_key, testbed.secret_key], left) == []
+
+
 def test_a_failed_gate_never_changes_what_the_service_answers(lora: Lora, good: Json) -> None:
     release = lora.serving_release()
     with Asker(lora.url(), NAME) as asker:
@@ -242,3 +264,61 @@ def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
     with pytest.raises(AssertionError, match="not after"):
         until("a write", lambda: watched() != settled, 15)
+
+
+# --- the chart, while the object serves ----------------------------------------------------------
+
+
+def test_helm_test_finds_all_that_the_operator_needs(testbed: Testbed) -> None:
+    told = testbed.run_helm("test", RELEASE, "--logs", "--timeout", "2m")
+    assert "loradeployments are served" in told
+    assert "has each of the" in told
+
+
+@pytest.fixture
+def installed(testbed: Testbed) -> Iterator[Callable[[Path], None]]:
+    """Installs a chart as the session did; this one is back afterwards, however it went."""
+
+    def install(chart: Path) -> None:
+        testbed.install_operator({PROFILE: testbed.profile()}, chart)
+
+    yield install
+    install(CHART)
+
+
+def look_again(lora: Lora, token: str) -> None:
+    """Have the operator that runs now look at the object, and settle."""
+    annotation = f"lora-operator.dev/retry-requested-at={token}"
+    lora.kubectl("annotate", "lora", lora.name, annotation, "--overwrite")
+    until("the operator looks", lambda: lora.status.get("lastHandledRetry") == token, 120,
+          lambda: lora.status)  # fmt: skip
+    lora.wait("Ready", "True", seconds=120)
+
+
+def test_no_stream_fails_while_the_chart_is_upgraded_removed_and_installed_again(
+    testbed: Testbed, lora: Lora, installed: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """No release exists yet: the former one is this chart under an earlier version number."""
+    testbed.run_helm("package", str(CHART), "--version", "0.0.9", "--app-version", "0.0.9",
+                     "--destination", str(tmp_path))  # fmt: skip
+    lora.kubectl("delete", "jobs", "--all", "--wait=true")
+    before, serving = lora.document, lora.serving_release()
+    with asking(lora) as clients:
+        installed(tmp_path / f"{RELEASE}-0.0.9.tgz")
+        look_again(lora, "former")
+        installed(CHART)
+        look_again(lora, "upgraded")
+        testbed.run_helm("uninstall", RELEASE, "--wait", "--timeout", "2m")
+        asked = [client.asked for client in clients]
+        until("both clients ask on", lambda: all(
+            client.asked > n + 2 for client, n in zip(clients, asked, strict=True)
+        ), 60)  # fmt: skip
+        assert lora.document["metadata"]["uid"] == before["metadata"]["uid"]
+        installed(CHART)
+        look_again(lora, "again")
+    assert [c.failures for c in clients] == [[], []]
+    after = lora.document
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert lora.serving_release() == serving
+    assert lora.jobs(*WORKING) == []

@@ -107,6 +107,12 @@ REFUSED: dict[str, tuple[str, object, str]] = {
         [{"uri": "s3://a/b", "weight": "0.00"}],
         "leave it out",
     ),
+    "an endpoint with credentials in it": (
+        "spec.connections.0.s3.endpoint", "https://key:secret@s3.internal", "should match",
+    ),
+    "an endpoint that parsers read differently": (
+        "spec.connections.0.s3.endpoint", "https://evil.example\\@s3.internal", "should match",
+    ),
     "a connection of two kinds": ("spec.connections.0.huggingFace", {}, "exactly one of"),
     "a workload without concurrency 1": (
         "spec.benchmark.workload.concurrency", [8], "must contain 1",

@@ -1,19 +1,36 @@
 """The chart on a real API server: what it takes, what it refuses, and installing and leaving."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from builders import spec_document
-from chart import CHART, EVERYTHING, NAMESPACE, NOTHING, RELEASE, helm, operator_pod, render
+from chart import (
+    CHART,
+    EVERYTHING,
+    NAMESPACE,
+    NOTHING,
+    RELEASE,
+    helm,
+    of_kind,
+    operator_pod,
+    render,
+    render_all,
+    render_tests,
+)
 from kubectl import Kubectl, KubectlError
 from localcluster import tools
 from localcluster.console import wait_until
 from localcluster.controlplane import ControlPlane
 from lora_api import API_VERSION, KIND
+from operator_process import kubeconfig_of
 
 pytestmark = pytest.mark.integration
 Json = dict[str, Any]
@@ -82,6 +99,13 @@ def try_out(kubectl: Kubectl, documents: list[Json]) -> list[str]:
     return taken
 
 
+def an_account(kubectl: Kubectl) -> str:
+    """A service account in the release's namespace, without any right."""
+    metadata = {"name": "tried", "namespace": NAMESPACE}
+    kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+    return "tried"
+
+
 def lora() -> Json:
     metadata = {"name": "demo", "namespace": TEAM}
     return {
@@ -95,7 +119,9 @@ def exists(kubectl: Kubectl, kind: str, name: str = RELEASE) -> bool:
 
 @pytest.mark.parametrize("values", MODES.values(), ids=MODES)
 def test_the_api_server_takes_every_document(admin: Kubectl, values: Json) -> None:
-    documents = render(values)
+    documents = render_all(values)
+    [test] = of_kind(documents, "Pod")
+    test["spec"]["serviceAccountName"] = an_account(admin)  # its own is not there yet
     assert len(try_out(admin, documents)) == len(documents)
 
 
@@ -107,10 +133,13 @@ def test_the_api_server_would_refuse_a_field_that_is_not_its_own(admin: Kubectl)
 
 
 @pytest.mark.parametrize("values", MODES.values(), ids=MODES)
-def test_pod_security_restricted_admits_the_operators_pod(admin: Kubectl, values: Json) -> None:
-    spec = operator_pod(render(values))["spec"] | {"serviceAccountName": "tried"}
+@pytest.mark.parametrize("which", ["operator", "helm test"])
+def test_pod_security_restricted_admits_the_pods(admin: Kubectl, values: Json, which: str) -> None:
+    documents = render_all(values)
+    [test] = of_kind(documents, "Pod")
+    spec = (operator_pod(documents) if which == "operator" else test)["spec"]
+    spec["serviceAccountName"] = an_account(admin)
     named = {"metadata": {"name": "tried", "namespace": NAMESPACE}}
-    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount"} | named)
     pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec} | named
     try_out(admin, [pod])
     spec["containers"][0]["securityContext"].pop("capabilities")
@@ -153,6 +182,59 @@ def test_the_operators_account_may_do_its_work_and_no_more(admin: Kubectl, relea
         wait_until(right, lambda right=right: may(team, right), seconds=20)  # type: ignore[misc]
         assert not may(elsewhere, right)
     assert [right for right in REFUSED if may(team, right)] == []
+
+
+class SelfTest:
+    """The program of `helm test` as a process, with the account and the environment of its pod."""
+
+    def __init__(self, kubectl: Kubectl, server: str, folder: Path) -> None:
+        account = kubeconfig_of(kubectl, server, folder / "kubeconfig", RELEASE)
+        self._environment = os.environ | {"KUBECONFIG": str(account)}
+
+    def run(self, values: Json) -> "subprocess.CompletedProcess[str]":
+        [pod] = of_kind(render_tests(values), "Pod")
+        [container] = pod["spec"]["containers"]
+        given = {variable["name"]: variable["value"] for variable in container["env"]}
+        return subprocess.run(
+            [sys.executable, *container["command"][1:]], env=self._environment | given,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def wait(self, values: Json, said: str, code: int) -> None:
+        """Until it says so: the authorizer hears of a changed role a little later."""
+        last = self.run(values)
+
+        def there() -> bool:
+            nonlocal last
+            last = self.run(values)
+            return (said in last.stdout, last.returncode) == (True, code)
+
+        try:
+            wait_until(said, there, seconds=60)
+        except Exception:
+            pytest.fail(f"{last.returncode}: {last.stdout}{last.stderr}")
+
+
+@pytest.mark.parametrize("values", [{}, {"namespaces": [TEAM]}], ids=["all", "some namespaces"])
+def test_helm_test_says_what_the_account_lacks_and_what_to_do(
+    admin: Kubectl, plane: ControlPlane, release: Helm, tmp_path: Path, values: Json
+) -> None:
+    values = values | {"leaderElection": {"enabled": True}}
+    release.install(values | {"crds": {"enabled": False}})
+    tested = SelfTest(admin, plane.server, tmp_path)
+    tested.wait(values, "kubectl apply --server-side -f crds/loradeployments.yaml", 1)
+    release.install(values)
+    tested.wait(values, "has each of the ", 0)
+
+    role = ("role", RELEASE) if "namespaces" in values else ("clusterrole", RELEASE)
+    kubectl = admin.within(TEAM)
+    rules = kubectl.get(*role)["rules"]
+    [jobs] = [rule for rule in rules if rule["resources"] == ["jobs"]]
+    jobs["verbs"].remove("create")
+    kubectl("patch", *role, "--type=merge", "-p", json.dumps({"rules": rules}))
+    where = f"in namespace {TEAM}" if "namespaces" in values else "in all namespaces"
+    rule = '{apiGroups: ["batch"], resources: [jobs], verbs: [create]}'
+    tested.wait(values, f"missing {where}: {rule}\ngrant this to service account", 1)
 
 
 def test_the_mode_can_change_and_an_uninstall_keeps_the_users_objects(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart import EVERYTHING, NOTHING, render
+from chart import EVERYTHING, NOTHING, render, render_all
 from kubectl import Kubectl
 from kubeschemas import LOCATION, published, write_schemas
 from localcluster import tools
@@ -46,7 +46,7 @@ def kubeconform(schemas: Path, text: str) -> "subprocess.CompletedProcess[str]":
 )
 def test_what_the_chart_renders_fits_the_servers_schemas(schemas: Path, values: Json) -> None:
     # The schema of a CRD describes itself by a reference without end; the server checks it.
-    documents = [d for d in render(values) if d["kind"] != CRD]
+    documents = [d for d in render_all(values) if d["kind"] != CRD]
     done = kubeconform(schemas, yaml.safe_dump_all(documents))
     assert done.returncode == 0, done.stdout
     assert f"Valid: {len(documents)}" in done.stdout

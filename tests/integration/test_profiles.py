@@ -26,6 +26,7 @@ def settings(profiles: dict[str, Any]) -> dict[str, str]:
         "ALLOWED_IMAGES": ",".join(allowed["images"]),
         "ALLOWED_SERVICE_ACCOUNTS": ",".join(allowed["serviceAccounts"]),
         "ALLOWED_SECRETS": ",".join(allowed["secrets"]),
+        "ALLOWED_ENDPOINTS": ",".join(allowed["endpoints"]),
     }
 
 
@@ -123,7 +124,9 @@ def test_the_server_refuses_an_object_without_a_place_and_without_a_profile(
 def test_an_object_with_connections_of_its_own_may_name_those_of_its_profile(
     kubectl: Kubectl,
 ) -> None:
-    document = four_lines(connections=[{"name": "mine", "s3": {}}])
+    document = four_lines(
+        connections=[{"name": "mine", "s3": {"endpoint": "https://mine.internal"}}]
+    )
     sources = [{"uri": "s3://datasets/sql/calibration.jsonl", "connection": "models"}]
     document["spec"]["quantization"] = {"calibration": {"sources": sources}}
     strictly = ("create", "--dry-run=server", "--validate=strict", "-f", "-")

@@ -21,6 +21,7 @@ from lora_api.valuesschema import profile_schema
 Json = dict[str, Any]
 CHART = Path(__file__).parents[2] / "charts/lora-operator"
 SCHEMA = "values.schema.json"
+HOOK = "helm.sh/hook"
 RELEASE, NAMESPACE = "lora-operator", "lora-system"
 EVERYTHING: Json = {
     "commonLabels": {"team": "models"},
@@ -30,6 +31,8 @@ EVERYTHING: Json = {
         "serviceAccounts": [],
         "secrets": ["s3-*", "hub"],
         "claims": ["models-*"],
+        "endpoints": ["*.storage.internal", "huggingface.co"],
+        "runtimes": ["VLLM"],
     },
     "profiles": {
         "gpu": {
@@ -131,13 +134,32 @@ def helm(*arguments: str, values: Json | None = None, kubeconfig: Path | None = 
 
 
 def render(values: Json | None = None, release: str = RELEASE) -> list[Json]:
-    """The documents of the chart.
+    """The documents that are installed.
 
     Raises:
         HelmError: The values do not fit the schema, or a template fails.
     """
-    text = helm("template", release, str(CHART), values=values or {})
+    text = helm("template", release, str(CHART), "--skip-tests", values=values or {})
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def render_all(values: Json | None = None) -> list[Json]:
+    """The same, and what `helm test` makes."""
+    text = helm("template", RELEASE, str(CHART), values=values or {})
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def render_tests(values: Json | None = None) -> list[Json]:
+    """What `helm test` makes, alone."""
+    hooks = [d for d in render_all(values) if HOOK in d["metadata"].get("annotations", {})]
+    assert {d["metadata"]["annotations"][HOOK] for d in hooks} == {"test"}
+    return hooks
+
+
+def notes(values: Json | None = None) -> str:
+    """What an install says at its end."""
+    told = helm("install", RELEASE, str(CHART), "--dry-run=client", values=values or {})
+    return told.partition("NOTES:")[2]
 
 
 def of_kind(documents: list[Json], kind: str) -> list[Json]:

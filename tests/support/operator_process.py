@@ -44,6 +44,23 @@ def grant(kubectl: Kubectl, rules: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
+def kubeconfig_of(kubectl: Kubectl, server: str, path: Path, account: str = ACCOUNT) -> Path:
+    """Write a kubeconfig that has a service account's rights; the account is of the namespace."""
+    token = kubectl("create", "token", account, "--duration=1h").strip()
+    authority = base64.b64encode((pki.ensure() / "ca.crt").read_bytes()).decode()
+    cluster = {"server": server, "certificate-authority-data": authority}
+    document = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "operator", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "operator"}}],
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
 class OperatorEndpoints:
     """`python -m lora_operator` with its endpoints on free ports.
 
@@ -108,7 +125,9 @@ class OperatorProcess:
         grant(self.kubectl, [*chart_rules(), *self.more_rules])
         settings = IMAGES | QUICK | {"NAMESPACES": self.kubectl.namespace} | self.settings
         self._operator = OperatorEndpoints(
-            self._kubeconfig(), self.folder / "operator.log", settings
+            kubeconfig_of(self.kubectl, self.server, self.folder / "operator.kubeconfig"),
+            self.folder / "operator.log",
+            settings,
         )
 
     def __enter__(self) -> "OperatorProcess":
@@ -144,19 +163,3 @@ class OperatorProcess:
     def scrape(self) -> str:
         """Its metrics, as Prometheus reads them."""
         return self._operator.scrape()
-
-    def _kubeconfig(self) -> Path:
-        token = self.kubectl("create", "token", ACCOUNT, "--duration=1h").strip()
-        authority = base64.b64encode((pki.ensure() / "ca.crt").read_bytes()).decode()
-        cluster = {"server": self.server, "certificate-authority-data": authority}
-        document = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "operator", "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "operator"}}],
-        }  # fmt: skip
-        path = self.folder / "operator.kubeconfig"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(document))
-        return path

@@ -22,6 +22,8 @@ from botocore.exceptions import ClientError
 from kubectl import Kubectl
 
 REPOSITORY = Path(__file__).parents[2]
+CHART = REPOSITORY / "charts/lora-operator"
+RELEASE = "lora-operator"
 LOCALCLUSTER = REPOSITORY / "tests/cluster/localcluster_cli.py"
 OPERATOR_NAMESPACE = "lora-system"
 E2E_BUCKET, E2E_SECRET = "e2e", "e2e-s3"
@@ -94,7 +96,9 @@ class Testbed:
             secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def install_operator(self, profiles: Mapping[str, Any] | None = None, **settings: str) -> None:
+    def install_operator(
+        self, profiles: Mapping[str, Any] | None = None, chart: Path = CHART, **settings: str
+    ) -> None:
         """Install or upgrade the chart and wait until the operator is ready."""
         values = {
             "images.operator": self.images["operator"],
@@ -105,18 +109,28 @@ class Testbed:
             "settings.progressSeconds": "2",
             "settings.backoffMinSeconds": "5",
         } | settings
-        command = [self.helm, "upgrade", "--install", "lora-operator",
-                   str(REPOSITORY / "charts/lora-operator"), "--namespace", OPERATOR_NAMESPACE,
-                   "--create-namespace", "--wait", "--timeout", "3m"]  # fmt: skip
-        command += ["--set-json", f"profiles={json.dumps(profiles or {})}"]
+        given = ["--set-json", f"profiles={json.dumps(profiles or {})}"]
         for key, value in values.items():
-            command += ["--set", f"{key}={value}"]
+            given += ["--set", f"{key}={value}"]
+        self.run_helm("upgrade", "--install", RELEASE, str(chart), "--create-namespace", "--wait",
+                      "--timeout", "3m", *given)  # fmt: skip
+
+    def run_helm(self, *arguments: str) -> str:
+        """What helm says, in the operator's namespace.
+
+        Raises:
+            TestbedError: It exited non-zero.
+        """
         environment = dict(os.environ)
         if self.kubectl.kubeconfig:
             environment["KUBECONFIG"] = str(self.kubectl.kubeconfig)
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [self.helm, *arguments, "--namespace", OPERATOR_NAMESPACE],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
         if done.returncode:
-            raise TestbedError(f"helm could not install the chart: {done.stderr.strip()}")
+            raise TestbedError(f"helm {arguments[0]} failed: {done.stdout}{done.stderr.strip()}")
+        return done.stdout
 
     def profile(self) -> dict[str, Any]:
         """What the demo's platform team gives its objects, with our bucket in place of its own."""

@@ -27,6 +27,42 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.serviceAccount.name | default (include "lora-operator.name" .) }}
 {{- end }}
 
+{{- /* The pod of `helm test`: no Service, budget or policy of the operator may select it. */ -}}
+{{- define "lora-operator.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- /* Out of a pod of ours: the API server and DNS. */ -}}
+{{- define "lora-operator.egress" -}}
+- ports:
+  {{- range .Values.networkPolicy.apiServerPorts }}
+  - {port: {{ . }}, protocol: TCP}
+  {{- end }}
+  {{- with .Values.networkPolicy.apiServerCIDRs }}
+  to:
+  {{- range . }}
+  - ipBlock: {cidr: {{ . | quote }}}
+  {{- end }}
+  {{- end }}
+- ports:
+  {{- range .Values.networkPolicy.dnsPorts }}
+  - {port: {{ . }}, protocol: UDP}
+  - {port: {{ . }}, protocol: TCP}
+  {{- end }}
+{{- end }}
+
+{{- /* What its roles grant and where, as the self-test asks for it; "" is all namespaces. */ -}}
+{{- define "lora-operator.rights" -}}
+{{- $rules := include "lora-operator.rules" . | fromYamlArray }}
+{{- $rights := list (dict "namespaces" (.Values.namespaces | default (list "")) "rules" $rules) }}
+{{- if .Values.leaderElection.enabled }}
+{{- $rules = include "lora-operator.leaseRules" . | fromYamlArray }}
+{{- $rights = append $rights (dict "namespaces" (list .Release.Namespace) "rules" $rules) }}
+{{- end }}
+{{- $rights | toJson }}
+{{- end }}
+
 {{- /* Exactly what the operator calls, which a test holds. No verb on Secrets: pods mount them. */ -}}
 {{- define "lora-operator.rules" -}}
 - apiGroups: [lora-operator.dev]

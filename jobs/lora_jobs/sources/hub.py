@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session
 
-from lora_api.connections import Connection
+from lora_api.connections import HUB_HOST, Connection
 from lora_api.jobcontract import Reason
 from lora_jobs.connections import authorities_file, read_credentials
 from lora_jobs.errors import Waiting
@@ -33,7 +33,7 @@ from lora_jobs.store.interface import ObjectChanged, ObjectMissing
 from lora_jobs.store.resuming import forget
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the name of a key, not a secret
-_PUBLIC = "https://huggingface.co"
+_PUBLIC = f"https://{HUB_HOST}"
 _TIMEOUT_SECONDS = 60.0
 _BLOB_ID = "[0-9a-f]{40}"
 

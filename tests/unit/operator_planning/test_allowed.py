@@ -15,6 +15,17 @@ from planning_world import SETTINGS, World, serving_world
 HUB: list[dict[str, Any]] = [{"name": "hub", "huggingFace": {"secretRef": {"name": "token"}}}]
 
 
+MIRROR: list[dict[str, Any]] = [
+    {"name": "hub", "huggingFace": {"endpoint": "https://Mirror.Internal.:8443/hub"}},
+    {"name": "models", "s3": {"endpoint": "http://[FD00::7]:9000"}},
+]
+THROUGH_MIRROR = {
+    "connections": MIRROR,
+    "baseModel": {"uri": "hf://org/base", "connection": "hub"},
+    "artifact": {"uri": "s3://b/p", "connection": "models"},
+}
+
+
 def planned(world: World, allowed: Allowed) -> Plan:
     return plan(world.observe(), replace(SETTINGS, allowed=allowed), world.now)
 
@@ -41,6 +52,13 @@ def conditions(made: Plan) -> dict[str, tuple[str, str, str]]:
          Allowed(claims=("models-*",)), "jobs.defaults.cache.persistentVolumeClaim.claimName"),
         ({"serving.modelVolume": {"persistentVolumeClaim": {"claimName": "payroll"}}},
          Allowed(claims=("models-*",)), "serving.modelVolume.persistentVolumeClaim.claimName"),
+        ({"serving.runtime": "VLLM"}, Allowed(runtimes=("Transformers",)), "serving.runtime"),
+        ({}, Allowed(endpoints=("*.internal",)), "connections[models].s3.endpoint"),
+        ({"connections": MIRROR}, Allowed(endpoints=("fd00::7",)),
+         "connections[hub].huggingFace.endpoint"),
+        ({"connections": MIRROR}, Allowed(endpoints=("mirror.internal", "fd00::8")),
+         "connections[models].s3.endpoint"),
+        ({}, Allowed(endpoints=()), "connections[models].s3.endpoint"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_not_allowed_starts_nothing_and_is_told(
@@ -72,12 +90,36 @@ def test_an_image_that_serves_two_runtimes_is_listed_once() -> None:
         ({}, Allowed(secrets=("s*",))),
         ({"baseModel": {"uri": "pvc://models-a/model"}}, Allowed(claims=("models-?",))),
         ({}, Allowed(claims=())),
+        ({"serving.runtime": "VLLM"}, Allowed(runtimes=("VLLM",))),
+        ({}, Allowed(endpoints=("127.0.0.1", "huggingface.co"))),
+        (THROUGH_MIRROR, Allowed(endpoints=("MIRROR.internal", "fd00:*"))),
     ],
 )
 def test_what_is_allowed_runs(changes: dict[str, Any], allowed: Allowed) -> None:
     made = planned(World(changes=changes), allowed)
     assert made.status.phase is not Phase.STALLED
     assert "CreateJob" in [type(a).__name__ for a in made.actions]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"baseModel": {"uri": "hf://org/base"}}, "baseModel.uri has no connection and so"),
+        ({"artifact": {"uri": "s3://b/p"}}, "artifact.uri has no connection and so"),
+        ({"connections": [{"name": "models", "s3": {}}]},
+         "connections[models].s3.endpoint is unset and so names s3.amazonaws.com"),
+        ({"connections": [*MIRROR[1:], {"name": "hub", "huggingFace": {}}]},
+         "connections[hub].huggingFace.endpoint is unset and so names huggingface.co"),
+    ],
+)  # fmt: skip
+def test_a_place_without_an_endpoint_is_a_public_one(changes: dict[str, Any], told: str) -> None:
+    closed = Allowed(endpoints=("mirror.internal", "fd00::7"))
+    made = planned(World(changes=THROUGH_MIRROR | changes), closed)
+    status, reason, message = conditions(made)["Ready"]
+    assert (status, reason) == ("False", "NotAllowed")
+    assert f"spec.{told}" in message
+    assert "(mirror.internal, fd00::7)" in message
+    assert "chart's allowed.endpoints" in message
 
 
 def test_what_serves_stays_when_the_administrator_closes_its_image_later() -> None:

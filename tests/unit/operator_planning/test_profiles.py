@@ -183,6 +183,7 @@ def test_a_place_that_nobody_gives_is_asked_for(name: str, told: str) -> None:
         ({"jobs": {"defaults": {"serviceAccountName": "admin"}}}, Allowed(service_accounts=()),
          "jobs.defaults.serviceAccountName"),
         ({}, Allowed(secrets=("s3-*",)), "connections[models].s3.secretRef.name"),
+        ({}, Allowed(endpoints=("*.internal",)), "connections[models].s3.endpoint"),
     ],
 )  # fmt: skip
 def test_what_a_profile_gives_must_be_allowed_too(
