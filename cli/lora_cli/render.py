@@ -27,6 +27,9 @@ def status(story: Story) -> RenderableType:
         parts.append(Text(f"{story.reason}: {story.message}"))
     parts += [Text(f"-> {step}", style="bold") for step in story.next_steps]
     parts.append(_stages(story.stages))
+    if story.accelerator_seconds:
+        held = duration(story.accelerator_seconds)
+        parts.append(Text(f"cost     accelerators held for {held} by this run"))
     if story.gates:
         parts.append(gates(story.gates))
     if story.report_uri:
@@ -51,13 +54,14 @@ def _serving(story: Story) -> Text:
 
 
 def _stages(lines: Iterable[StageLine]) -> Table:
-    table = _table("STAGE", "STATE", "TIME", "PROGRESS", "")
+    table = _table("STAGE", "STATE", "TIME", "ACCELERATORS", "PROGRESS", "")
     for line in lines:
         name = f"{line.name} ({line.candidate})" if line.candidate else line.name
         table.add_row(
             name,
             Text("Reused", style="green") if line.reused else _coloured(line.state),
             "" if line.seconds is None else duration(line.seconds),
+            duration(line.accelerator_seconds) if line.accelerator_seconds else "",
             _progress(line),
             Text(f"{line.reason}: {line.message}" if line.reason else line.message),
         )
