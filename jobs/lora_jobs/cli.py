@@ -25,6 +25,7 @@ VERBS: tuple[str, ...] = (
     "import-benchmark",
     "import-lm-eval",
     "verify",
+    "provenance",
     "gc",
 )
 """Each is the function of that name in `lora_jobs.commands.<verb>`, a hyphen being an underscore;

@@ -96,6 +96,9 @@ def _names(spec: Spec, allowed: Allowed, images: tuple[str, ...]) -> Iterator[_N
             field = f"connections[{connection.name}].{place}.name"
             name = reference.name if reference else ""
             yield _Named(field, name, allowed.secrets, "allowed.secrets")
+    if spec.provenance and spec.provenance.signing:
+        name = spec.provenance.signing.secret_ref.name
+        yield _Named("provenance.signing.secretRef.name", name, allowed.secrets, "allowed.secrets")
     if spec.jobs.defaults.cache:
         claim = spec.jobs.defaults.cache.persistent_volume_claim.claim_name
         field = "jobs.defaults.cache.persistentVolumeClaim.claimName"
