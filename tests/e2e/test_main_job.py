@@ -12,6 +12,8 @@ import pytest
 
 from demo_object import demo_object
 from lora import WORKING, Asker, Lora, Streamer, until
+from lora_jobs.attesting.envelope import opened
+from signingkeys import provenance
 from testbed import E2E_BUCKET, OPERATOR_NAMESPACE, PROFILE_STORE, Testbed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
@@ -30,7 +32,10 @@ def lora(testbed: Testbed, story_namespace: str) -> Iterator[Lora]:
 
 @pytest.fixture(scope="module")
 def good(testbed: Testbed) -> Json:
-    return demo_object(testbed, NAME, STORE)
+    """It serves and is pinned with a signature only."""
+    document = demo_object(testbed, NAME, STORE)
+    document["spec"]["provenance"] = provenance(testbed.signer)
+    return document
 
 
 def restart_operator(testbed: Testbed) -> None:
@@ -119,6 +124,21 @@ def test_the_report_and_the_four_conditions_are_there(testbed: Testbed, lora: Lo
     bucket, _, key = benchmark["reportUri"].removeprefix("s3://").partition("/")
     page = testbed.s3().get_object(Bucket=bucket, Key=key)["Body"].read().decode()
     assert "Passed" in page
+
+
+def test_the_pods_serve_what_our_key_has_signed(testbed: Testbed, lora: Lora) -> None:
+    release = lora.serving_release()
+    [pod] = lora.kubectl.items("pods", f"lora-operator.dev/release={release}")
+    said = lora.kubectl("logs", pod["metadata"]["name"], "--container", "fetch")
+    assert f"a trusted key has signed for release {release}" in said
+    bucket, _, prefix = STORE.removeprefix("s3://").partition("/")
+    key = f"{prefix}/story/releases/{NAME}/{release}/provenance/{testbed.signer.fingerprint}.json"
+    envelope = json.loads(testbed.s3().get_object(Bucket=bucket, Key=key)["Body"].read())
+    said = opened(envelope, testbed.signer.public)
+    parts = json.loads(said)["predicate"]["runDetails"]["byproducts"]
+    images = {p["name"]: p["annotations"].get("tools", {}).get("image") for p in parts}
+    assert images["merge"] == testbed.images["jobs"]
+    assert images["quantize/default"] == testbed.images["cpu"]
 
 
 def test_each_transition_has_one_event(lora: Lora) -> None:
@@ -242,3 +262,19 @@ def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
     with pytest.raises(AssertionError, match="not after"):
         until("a write", lambda: watched() != settled, 15)
+
+
+def test_the_runs_leave_the_signing_key_nowhere(testbed: Testbed, lora: Lora) -> None:
+    kinds = "lora,jobs,pods,deployments,services,events,configmaps"
+    left = [lora.kubectl("get", kinds, "-o", "json")]
+    for pod in lora.kubectl.items("pods", ""):
+        name = pod["metadata"]["name"]
+        left.append(lora.kubectl("logs", name, "--all-containers", "--ignore-errors"))
+    client = testbed.s3()
+    bucket, _, prefix = STORE.removeprefix("s3://").partition("/")
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/story/releases/")["Contents"]
+    for found in listed:
+        body = client.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+        left.append(body.decode())
+    assert len(listed) > 3
+    assert not any(testbed.signer.canary in text for text in left)

@@ -48,6 +48,11 @@ class KeyPair:
         public: PublicKey = self.public
         return fingerprint(public)
 
+    @property
+    def canary(self) -> str:
+        """A part of the private key, for looking whether it has leaked."""
+        return self.private_pem.decode().splitlines()[1]
+
     def mounted(self, folder: Path) -> str:
         """The folder that holds it as a Secret's file, for LORA_SIGNING_DIR."""
         folder.mkdir(exist_ok=True)
@@ -55,7 +60,8 @@ class KeyPair:
         return str(folder)
 
 
-SIGNING: dict[str, Any] = {"secretRef": {"name": "release-key"}}
+SIGNING_SECRET = "release-key"
+SIGNING: dict[str, Any] = {"secretRef": {"name": SIGNING_SECRET}}
 """`spec.provenance.signing`."""
 
 

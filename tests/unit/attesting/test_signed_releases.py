@@ -405,6 +405,6 @@ def test_by_hand_a_statement_is_printed_when_its_signature_holds_and_signed_once
 
 def test_no_document_and_no_message_holds_the_key(finished: Finished) -> None:
     result = finished.publish(provenance=provenance(OURS))
-    secret = OURS.private_pem.decode().splitlines()[1].encode()
+    secret = OURS.canary.encode()
     assert secret not in result.to_termination_message().encode()
     assert not any(secret in content for content in finished.written.values())
