@@ -134,8 +134,8 @@ def test_the_pods_serve_what_our_key_has_signed(testbed: Testbed, lora: Lora) ->
     bucket, _, prefix = STORE.removeprefix("s3://").partition("/")
     key = f"{prefix}/story/releases/{NAME}/{release}/provenance/{testbed.signer.fingerprint}.json"
     envelope = json.loads(testbed.s3().get_object(Bucket=bucket, Key=key)["Body"].read())
-    said = opened(envelope, testbed.signer.public)
-    parts = json.loads(said)["predicate"]["runDetails"]["byproducts"]
+    statement = json.loads(opened(envelope, testbed.signer.public))
+    parts = statement["predicate"]["runDetails"]["byproducts"]
     images = {p["name"]: p["annotations"].get("tools", {}).get("image") for p in parts}
     assert images["merge"] == testbed.images["jobs"]
     assert images["quantize/default"] == testbed.images["cpu"]

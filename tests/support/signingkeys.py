@@ -1,5 +1,6 @@
 """Key pairs that sign releases, fresh ones, and the fields that name them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ from lora_jobs.attesting.keys import PublicKey, fingerprint
 KINDS = ("ed25519", "p256")
 
 
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_MADE: dict[str, Callable[[], PrivateKey]] = {
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "encrypted": ed25519.Ed25519PrivateKey.generate,
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "rsa": lambda: rsa.generate_private_key(65537, 2048),
+}
+
+
 class KeyPair:
     """A private key and its public half, as PEM texts.
 
@@ -26,21 +37,14 @@ class KeyPair:
     """
 
     def __init__(self, kind: str = "ed25519") -> None:
-        key = {
-            "ed25519": ed25519.Ed25519PrivateKey.generate,
-            "encrypted": ed25519.Ed25519PrivateKey.generate,
-            "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-            "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
-            "rsa": lambda: rsa.generate_private_key(65537, 2048),
-        }[kind]()
+        key = _MADE[kind]()
         how: KeySerializationEncryption = NoEncryption()
         if kind == "encrypted":
             how = BestAvailableEncryption(b"passphrase")
         self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
         self.public: Any = key.public_key()
-        self.public_pem = self.public.public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        ).decode()
+        pem: bytes = self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.public_pem = pem.decode()
 
     @property
     def fingerprint(self) -> str:
