@@ -17,6 +17,7 @@ from lora_api.jobcontract import PinnedSource, Reason, Release, StageRequest, St
 from lora_api.line import Line, walk
 from lora_api.provenance import Provenance
 from lora_api.spec import Spec, parse_spec
+from lora_jobs.attesting.keys import fingerprint
 from lora_jobs.attesting.signing import signing_key
 from lora_jobs.attesting.statement import Subject, Verdict, Work, statement
 from lora_jobs.attesting.stored import (
@@ -63,7 +64,7 @@ def run(context: StageContext) -> StageResult:
     store = open_store(request.store, request.connections)
     line = _walked(store, spec, request, release)
     assert line.judgement is not None  # it passed
-    _attest(store, spec, request, line, release)
+    signer = _attest(store, spec, request, line, release)
     standing = _write_record(store, request, line, release)
     _write_verdict(store, request.run.name, spec, release, line.judgement)
     earlier = standing.run_id != request.run_id
@@ -71,7 +72,9 @@ def run(context: StageContext) -> StageResult:
         stage=request.call.stage,
         input_hash=request.call.input_hash,
         digest=release.artifact,
-        message=f"release {release.id}" + (", published before" if earlier else ""),
+        message=f"release {release.id}"
+        + (f", signed by key {signer[:16]}" if signer else "")
+        + (", published before" if earlier else ""),
     )
 
 
@@ -103,28 +106,35 @@ def _walked(store: ObjectStore, spec: Spec, request: StageRequest, release: Rele
 
 def _attest(
     store: ObjectStore, spec: Spec, request: StageRequest, line: Line, release: Release
-) -> None:
-    """Write what the release was made of; where keys are trusted, one of them must have signed."""
+) -> str:
+    """Write what the release was made of; where keys are trusted, one of them must have signed.
+
+    Returns:
+        Fingerprint of the key that vouches for it; empty where nobody does.
+    """
     asked = spec.provenance or Provenance()
     subject = Subject(request.store.scope, request.run.name, release)
     said = _statement(store, spec, request, line, subject)
+    signer = ""
     if asked.signing:
-        _sign(store, asked, subject, said)
+        signer = _sign(store, asked, subject, said)
     else:
         write_unsigned(store, subject, said)
-    if asked.public_keys:
-        signed_statement(store, subject, asked.public_keys)
+    if asked.public_keys and not signer:
+        signer = signed_statement(store, subject, asked.public_keys).key
+    return signer
 
 
-def _sign(store: ObjectStore, asked: Provenance, subject: Subject, said: bytes) -> None:
+def _sign(store: ObjectStore, asked: Provenance, subject: Subject, said: bytes) -> str:
     """A key that is gone is not missed where a trusted one has signed before."""
     try:
-        key = signing_key(asked)
+        key = signing_key(asked)  # one that is trusted, where keys are named
     except Waiting:
         if asked.public_keys and is_signed(store, subject, asked.public_keys):
-            return
+            return ""
         raise
     write_signed(store, subject, said, key)
+    return fingerprint(key.public_key())
 
 
 def _statement(
