@@ -150,7 +150,7 @@ def with_spec_hash(document: Json) -> Json:
 
 
 def fetch_request(
-    parent: ObservedObject, spec: Spec, settings: Settings, release: Release
+    parent: ObservedObject, spec: Spec, settings: Settings, action: ApplyDeployment
 ) -> StageRequest:
     """What `lora-jobs fetch` is told: where the store is, how to reach it, and whom to trust.
 
@@ -158,9 +158,13 @@ def fetch_request(
     they are.
     """
     keys = spec.provenance.public_keys if spec.provenance else None
-    digest = release.artifact
+    release = (
+        Release(id=action.release, artifact=action.digest, recipe=dict(action.recipe))
+        if keys
+        else None
+    )
     return StageRequest(
-        call=StageCall(stage=Stage.VERIFY, parents={"artifact": digest}),
+        call=StageCall(stage=Stage.VERIFY, parents={"artifact": action.digest}),
         run=RunReference(namespace=parent.namespace, name=parent.name, uid=parent.uid),
         store=StoreReference(
             uri=spec.artifact.uri,
@@ -169,7 +173,7 @@ def fetch_request(
         ),
         connections=[c for c in spec.connections or [] if c.name == spec.artifact.connection],
         public_keys=keys,
-        release=release if keys else None,
+        release=release,
     )
 
 
@@ -182,8 +186,7 @@ def _pod(
     accelerator: Accelerator,
 ) -> Json:
     serving, runtime = spec.serving, RECIPES[recipe.runtime]
-    release = Release(id=action.release, artifact=action.digest, recipe=dict(action.recipe))
-    request = fetch_request(parent, spec, settings, release)
+    request = fetch_request(parent, spec, settings, action)
     secrets, secret_mounts = credentials(request.connections, read_only=True)
     model, model_mount = scratch("model", MODELS_DIR)
     if serving.model_volume:
