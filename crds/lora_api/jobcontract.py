@@ -27,6 +27,7 @@ DEFAULT_RESULT_PATH = "/dev/termination-log"
 WORK_DIR_ENV = "LORA_WORK_DIR"
 CREDENTIALS_DIR_ENV = "LORA_CREDENTIALS_DIR"
 DEFAULT_CREDENTIALS_DIR = "/var/run/lora-operator/connections"
+"""One folder a connection, in it the keys of its Secret as files."""
 CACHE_DIR_ENV = "LORA_CACHE_DIR"
 CACHE_LIMIT_ENV = "LORA_CACHE_LIMIT_BYTES"
 DEFAULT_CACHE_DIR = "/var/run/lora-operator/cache"
@@ -38,7 +39,11 @@ AUTHORITIES_DIR_ENV = "LORA_AUTHORITIES_DIR"
 DEFAULT_AUTHORITIES_DIR = "/var/run/lora-operator/authorities"
 AUTHORITIES_FILE = "ca.crt"
 """In a folder of each connection that has a CA bundle."""
-"""One folder a connection, in it the keys of its Secret as files."""
+SIGNING_DIR_ENV = "LORA_SIGNING_DIR"
+DEFAULT_SIGNING_DIR = "/var/run/lora-operator/signing"
+"""Holds the file `provenance.signing.key`, in the Jobs of `SIGNING_STAGES` only."""
+IMAGE_ENV = "LORA_STAGE_IMAGE"
+"""The image that the container runs, as its pod names it; for the record."""
 MAX_RESULT_BYTES = 4096
 PACKED = "packed"
 """Key of a termination message whose JSON did not fit as it is, e.g. of many candidates."""
@@ -66,6 +71,8 @@ WORKING_STAGES = (Stage.MERGE, Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
 OCCASIONAL_STAGES = (Stage.RECALL, Stage.COLLECT)
 """No run needs them."""
 ACCELERATED_STAGES = (Stage.QUANTIZE, Stage.EVALUATE, Stage.BENCHMARK)
+SIGNING_STAGES = (Stage.RESOLVE, Stage.PUBLISH)
+"""What is told of the signing key: publish signs, and resolve says before any work that it can."""
 STAGE_VERSIONS = dict.fromkeys(Stage, 1) | {Stage.EVALUATE: 3, Stage.BENCHMARK: 3}
 """Raised only when the meaning or the bytes of a stage's output change."""
 
@@ -98,6 +105,9 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     VERIFICATION_FAILED = "VerificationFailed"
     ENGINE_FAILED = "EngineFailed"
+    SIGNING_KEY_UNUSABLE = "SigningKeyUnusable"
+    PROVENANCE_MISSING = "ProvenanceMissing"
+    PROVENANCE_INVALID = "ProvenanceInvalid"
 
 
 class StageCall(ApiModel):
@@ -180,6 +190,9 @@ class StageRequest(ApiModel):
     release: "Release | None" = None
     endpoints: list[Endpoint] = []
     """verify: every ready pod of the candidate."""
+    public_keys: list[str] | None = None
+    """recall and the fetch of serving pods: one of these keys must have signed for the release. A
+    list would change the pods of objects that ask for none."""
 
     def to_env(self) -> str:
         """The value of `REQUEST_ENV`."""

@@ -67,6 +67,16 @@ def release(name: str, release_id: str) -> str:
     return f"releases/{name}/{release_id}.json"
 
 
+def provenance(name: str, release_id: str, key: str) -> str:
+    """The signed statement of a release, by the fingerprint of the key (hex) that signed it."""
+    return f"releases/{name}/{release_id}/provenance/{key}.json"
+
+
+def unsigned_provenance(name: str, release_id: str) -> str:
+    """The statement of a release that was published without a key."""
+    return provenance(name, release_id, "unsigned")
+
+
 def verdict(name: str, release_id: str, gates_hash: str) -> str:
     """One judgement of a release."""
     return f"releases/{name}/{release_id}/verdicts/{gates_hash}.json"

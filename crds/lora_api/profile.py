@@ -2,7 +2,8 @@
 
 A profile fills only what the object leaves unset and the schema does not default, and the object's
 own word always wins. Its gates are floors: of each gate the stricter of the two counts, and what
-an object accepts in `overrides` is accepted all the same.
+an object accepts in `overrides` is accepted all the same. The keys that it trusts are a floor too:
+an object may trust fewer of them, and none besides.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from lora_api.connections import Connection
 from lora_api.digests import digest_of
 from lora_api.gatespec import GateMode, Gates
 from lora_api.podspec import JobCache, Scheduling
+from lora_api.provenance import Provenance, trusted_by_both
 from lora_api.runtimes import Runtime
 from lora_api.spec import ArtifactPlace, Jobs, JobStage, ObjectSpec, Serving, StageJob
 
@@ -122,6 +124,9 @@ class Profile(ApiModel):
     connections: Annotated[list[Connection] | None, Field(max_length=16)] = None
     """Each is taken as a whole, unless the object has one of that name."""
     gates: GateFloors = GateFloors()
+    provenance: Provenance | None = None
+    """`signing` fills what the object leaves unset; with `publicKeys` no object serves without a
+    signature of one of these keys."""
     serving: ProfileServing = ProfileServing()
     jobs: ProfileJobs = ProfileJobs()
 
@@ -154,6 +159,7 @@ def apply_profile(asked: ObjectSpec, profile: Profile) -> ObjectSpec:
             "artifact": asked.artifact or profile.artifact,
             "connections": _connections(asked.connections, profile.connections),
             "gates": _gates(asked.gates, profile.gates),
+            "provenance": _provenance(asked.provenance, profile.provenance),
             "serving": _serving(asked.serving, profile.serving),
             "jobs": _jobs(asked.jobs, profile.jobs),
         }
@@ -195,6 +201,16 @@ def _strictness(field: str, value: str) -> Decimal:
         return Decimal(_BY_STRENGTH.index(GateMode(value)))
     limit = Decimal(value.removesuffix("%"))
     return -limit if field.startswith("max") else limit
+
+
+def _provenance(own: Provenance | None, given: Provenance | None) -> Provenance | None:
+    """The keys that both trust; none are left where they agree on none, which no spec may have."""
+    if own is None or given is None:
+        return own or given
+    keys = own.public_keys or given.public_keys
+    if own.public_keys and given.public_keys:
+        keys = trusted_by_both(own.public_keys, given.public_keys)
+    return own.model_copy(update={"signing": own.signing or given.signing, "public_keys": keys})
 
 
 def _serving(own: Serving, given: ProfileServing) -> Serving:

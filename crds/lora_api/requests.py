@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from lora_api.digests import digest_of
 from lora_api.gates import gates_hash
 from lora_api.jobcontract import (
     Endpoint,
@@ -68,10 +69,16 @@ class StageRequests:
         """Record the line's release and this judgement of it; None when it has no release."""
         if line.release is None:
             return None
+        signed = self.spec.provenance
         call = StageCall(
             stage=Stage.PUBLISH,
             parents=_measured_by(line),
-            parameters={"release": line.release.id, "gates": self._rules},
+            parameters={
+                "release": line.release.id,
+                "gates": self._rules,
+                # Other keys: it is signed again. Nothing where nobody asks, as before.
+                **({"provenance": signed.digest} if signed else {}),
+            },
         )
         run = self.run_id(pins, image)
         return self._record(call, line, pins, run_id=run, release=line.release)
@@ -84,8 +91,11 @@ class StageRequests:
         return self._request(call, {}, release=release, endpoints=endpoints)
 
     def recall(self, release: str) -> StageRequest:
-        """What the release of this id is."""
-        return self._request(StageCall(stage=Stage.RECALL, parameters={"release": release}), {})
+        """What the release of this id is, and whether a trusted key has signed for it."""
+        keys = self.spec.provenance.public_keys if self.spec.provenance else None
+        trusted = {"publicKeys": digest_of(keys)} if keys else {}
+        call = StageCall(stage=Stage.RECALL, parameters={"release": release, **trusted})
+        return self._request(call, {}, public_keys=keys)
 
     def collect(self, kept: Iterable[str]) -> StageRequest:
         """Remove this object's other releases, and what only they needed."""

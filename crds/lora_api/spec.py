@@ -25,6 +25,7 @@ from lora_api.base import (
 from lora_api.connections import Connection
 from lora_api.gatespec import Gates, Override
 from lora_api.podspec import JobCache, ModelVolume, Scheduling
+from lora_api.provenance import Provenance
 from lora_api.quantization import Awq as Awq
 from lora_api.quantization import Calibration as Calibration
 from lora_api.quantization import Candidate as Candidate
@@ -358,6 +359,8 @@ class ObjectSpec(ApiModel):
     ] = None
     artifact: ArtifactPlace | None = None
     """Only an object whose profile gives it may leave it out."""
+    provenance: Provenance | None = None
+    """Signed statements of releases; the `publicKeys` of a profile are a floor."""
     serving: Serving = Serving()
     jobs: Jobs = Jobs()
 

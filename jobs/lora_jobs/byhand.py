@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 
 from lora_api.base import DECIMAL
 from lora_api.connections import Connection, S3Connection
-from lora_api.jobcontract import REQUEST_ENV, Progress, StoreReference
+from lora_api.jobcontract import REQUEST_ENV, Progress, StageRequest, StoreReference
 from lora_jobs.context import ReportProgress
 from lora_jobs.runner import parse_request
 from lora_jobs.store.directory import DirectoryStore
@@ -78,6 +78,17 @@ def progress_bar() -> Iterator[ReportProgress]:
         yield follow
 
 
+def requested() -> StageRequest:
+    """The request in the environment, of a verb that Jobs and people call.
+
+    Raises:
+        typer.BadParameter: There is none.
+    """
+    if REQUEST_ENV not in os.environ:
+        raise typer.BadParameter(f"give --store, or a request in {REQUEST_ENV}")
+    return parse_request(os.environ)
+
+
 def opened_store(store: str, scope: str, connection: str, endpoint: str) -> ObjectStore:
     """The scope of a store that a person names, or that of the request in the environment.
 
@@ -91,9 +102,7 @@ def opened_store(store: str, scope: str, connection: str, endpoint: str) -> Obje
         typer.BadParameter: Neither a store nor a request is there, or store or connection are none.
     """
     if not store:
-        if REQUEST_ENV not in os.environ:
-            raise typer.BadParameter(f"give --store, or a request in {REQUEST_ENV}")
-        request = parse_request(os.environ)
+        request = requested()
         return open_store(request.store, request.connections)
     if "://" in store and not store.startswith(("s3://", "file://")):
         raise typer.BadParameter(f"{store} is neither s3://BUCKET/PREFIX nor a folder")

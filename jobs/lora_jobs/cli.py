@@ -26,6 +26,7 @@ VERBS: tuple[str, ...] = (
     "import-benchmark",
     "import-lm-eval",
     "verify",
+    "provenance",
     "gc",
     "gc-unreleased",
 )

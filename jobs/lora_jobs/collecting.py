@@ -3,8 +3,8 @@
     release record -> action entries of its stages -> artifacts that they made
 
 What a release that stays, of any object in the scope, also refers to stays. A younger release than
-asked for stays too, so that a run beside this one does not lose what it has just made. Reports and
-verdicts stay: they are the history, and small.
+asked for stays too, so that a run beside this one does not lose what it has just made. Reports,
+verdicts and statements stay: they are the history, and small.
 
 An artifact goes before its entry and the entry before the record, so that a collection that is cut
 short leaves the list of what is left for the next one. An artifact without its files counts as

@@ -113,6 +113,8 @@ def _secrets(spec: Spec) -> Iterator[tuple[str, str]]:
         for place, reference in references.items():
             if reference:
                 yield f"connections[{connection.name}].{place}.name", reference.name
+    if spec.provenance and spec.provenance.signing:
+        yield "provenance.signing.secretRef.name", spec.provenance.signing.secret_ref.name
 
 
 def _claims(spec: Spec) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """`serving.pin`: an earlier release of this object, taken up from its record and from nothing else.
 
 No stage runs while it is set: nothing that one could make would serve. What the release is stands
-on its Deployment while there is one; otherwise the probe `recall` reads it from the store.
+on its Deployment while there is one; otherwise the probe `recall` reads it from the store. Where
+keys are trusted, `recall` must have found one of their signatures in either case.
 """
 
 from dataclasses import dataclass
@@ -35,15 +36,19 @@ def follow_pin(view: View) -> Pin | None:
     release = view.spec.serving.pin
     if not release:
         return None
-    if wanted := _of_deployment(view, release):
-        return Pin(release, wanted)
+    there = _of_deployment(view, release)
+    asks_for_signature = view.spec.provenance is not None and view.spec.provenance.public_keys
+    if there and not asks_for_signature:
+        return Pin(release, there)
     if view.is_collecting:
         return Pin(release)
     request = view.requests.recall(release)
     result, entry = _recalled(view, request.call), view.entry(Stage.RECALL, request.call.input_hash)
-    is_forgotten = result is None and entry is not None and entry.state is StageState.SUCCEEDED
+    has_passed = entry is not None and entry.state is StageState.SUCCEEDED
+    is_forgotten = has_passed and result is None and there is None
     step = follow_probe(view, request, again=is_forgotten)
-    return Pin(release, _of_result(step.result or result), step)
+    found = there if step.succeeded else None
+    return Pin(release, found or _of_result(step.result or result), step)
 
 
 def _of_deployment(view: View, release: str) -> Wanted | None:

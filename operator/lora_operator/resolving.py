@@ -85,6 +85,8 @@ def identity_of(view: View) -> Identity:
         "evaluate": EvaluateParameters.of(spec).to_hashed(),
         "benchmark": BenchmarkParameters.of(spec, spec.serving.image).to_hashed(),
         "gates": rules_document(spec.gates, spec.overrides or ()),
+        # Nothing where nobody asks, so that a new operator asks nothing again.
+        **({"provenance": spec.provenance.digest} if spec.provenance else {}),
     }
     return Identity(pins, StageCall(stage=Stage.RESOLVE, parameters={"walk": digest_of(walk)}))
 

@@ -34,6 +34,7 @@ def story_namespace(testbed: Testbed) -> Iterator[str]:
     name = "story"
     testbed.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
     testbed.prepare_namespace(name, E2E_SECRET)
+    testbed.give_signing_key(name)
     yield name
     testbed.kubectl("delete", "namespace", name, "--wait=false")
 

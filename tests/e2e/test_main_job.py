@@ -14,6 +14,8 @@ import pytest
 from demo_object import demo_object
 from leaks import leaks, left_in_bucket, left_in_namespace, logs_of
 from lora import WORKING, Asker, Lora, Streamer, until
+from lora_jobs.attesting.envelope import opened
+from signingkeys import provenance
 from testbed import (
     CHART,
     E2E_BUCKET,
@@ -40,7 +42,10 @@ def lora(testbed: Testbed, story_namespace: str) -> Iterator[Lora]:
 
 @pytest.fixture(scope="module")
 def good(testbed: Testbed) -> Json:
-    return demo_object(testbed, NAME, STORE)
+    """It serves and is pinned with a signature only."""
+    document = demo_object(testbed, NAME, STORE)
+    document["spec"]["provenance"] = provenance(testbed.signer)
+    return document
 
 
 def restart_operator(testbed: Testbed) -> None:
@@ -131,6 +136,21 @@ def test_the_report_and_the_four_conditions_are_there(testbed: Testbed, lora: Lo
     assert "Passed" in page
 
 
+def test_the_pods_serve_what_our_key_has_signed(testbed: Testbed, lora: Lora) -> None:
+    release = lora.serving_release()
+    [pod] = lora.kubectl.items("pods", f"lora-operator.dev/release={release}")
+    said = lora.kubectl("logs", pod["metadata"]["name"], "--container", "fetch")
+    assert f"a trusted key has signed for release {release}" in said
+    bucket, _, prefix = STORE.removeprefix("s3://").partition("/")
+    key = f"{prefix}/story/releases/{NAME}/{release}/provenance/{testbed.signer.fingerprint}.json"
+    envelope = json.loads(testbed.s3().get_object(Bucket=bucket, Key=key)["Body"].read())
+    statement = json.loads(opened(envelope, testbed.signer.public))
+    parts = statement["predicate"]["runDetails"]["byproducts"]
+    images = {p["name"]: p["annotations"].get("tools", {}).get("image") for p in parts}
+    assert images["merge"] == testbed.images["jobs"]
+    assert images["quantize/default"] == testbed.images["cpu"]
+
+
 def test_each_transition_has_one_event(lora: Lora) -> None:
     events = lora.kubectl.items("events")
     mine = [e for e in events if e["involvedObject"]["name"] == NAME]
@@ -148,7 +168,7 @@ def test_nothing_that_the_run_left_holds_a_key(testbed: Testbed, lora: Lora) -> 
     places = ["Job/", "Pod/", "Event/", "LoRADeployment/", "log lora-operator-", "story-store/"]
     for place in [*places, *(f"log {NAME}-{stage}-" for stage in WORKING)]:
         assert any(where.startswith(place) for where in read), place
-    assert leaks([testbed.access_key, testbed.secret_key], left) == []
+    assert leaks([testbed.access_key, testbed.secret_key, testbed.signer.canary], left) == []
 
 
 def test_a_failed_gate_never_changes_what_the_service_answers(lora: Lora, good: Json) -> None:

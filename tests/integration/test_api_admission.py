@@ -15,6 +15,7 @@ from kubectl import Kubectl, KubectlError
 from lora_api.runtimes import RESERVED_FLAGS
 from lora_api.spec import parse_spec
 from lora_api.status import Status
+from signingkeys import KINDS, KeyPair
 
 pytestmark = pytest.mark.integration
 SAMPLES = Path(__file__).parents[2] / "crds/samples"
@@ -64,6 +65,13 @@ def test_the_server_fills_in_the_defaults_that_the_models_have(kubectl: Kubectl,
     live = kubectl.get("lora", f"filled-{name}")["spec"]
     mine = parse_spec(document["spec"])
     assert parse_spec(live) == mine
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_that_sign_here_are_admitted(kubectl: Kubectl, kind: str) -> None:
+    document = changed("full", "spec.provenance.publicKeys.0", KeyPair(kind).public_pem)
+    admitted = kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(document))
+    assert "created" in admitted
 
 
 @pytest.mark.parametrize(("name", "shown"), objects(), ids=[name for name, _ in objects()])
@@ -126,6 +134,13 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "a candidate of method None with parameters": (
         "spec.quantization.candidates.0.method", "None", "method GPTQ needs gptq",
     ),
+    "a key of a kind that does not sign here": (
+        "spec.provenance.publicKeys.0", KeyPair("rsa").public_pem, "ECDSA P-256 or Ed25519",
+    ),
+    "a private key among the public ones": (
+        "spec.provenance.publicKeys.0", KeyPair("p256").private_pem.decode(), "BEGIN PUBLIC KEY",
+    ),
+    "a list of keys that trusts nobody": ("spec.provenance.publicKeys", [], "at least 1 item"),
     "no adapter": ("spec.adapters", [], "at least 1 item"),
     "a name too long to derive others": ("metadata.name", "x" * 41, "more than 40"),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from lora_api.jobcontract import Reason
 from lora_api.naming import LABEL_NAME, LABEL_STAGE
 from operator_process import grant
 from operator_stage import NAME, OperatorStage
+from signingkeys import SIGNING_SECRET, KeyPair, provenance
 
 pytestmark = pytest.mark.integration
 WORK = ["merge", "quantize", "evaluate", "benchmark"]
@@ -71,6 +72,25 @@ def test_the_merged_model_is_served_where_nothing_is_to_be_quantized(stage: Oper
     assert "Quantized" not in conditions, "what is never done is not waited for"
     assert conditions["GatesPassed"] == conditions["Available"] == "True"
     assert status["releases"][0]["digest"] == stage.stages.store_of("merge")
+
+
+def test_a_key_that_cannot_sign_is_told_before_any_work_and_goes_on_once_it_can(
+    stage: OperatorStage,
+) -> None:
+    stage.stages.waiting["resolve"] = Reason.SIGNING_KEY_UNUSABLE
+    stage.apply(provenance=provenance(KeyPair()))
+    stage.wait_for("Ready", "Unknown", "SigningKeyUnusable")
+    assert stage.stages.ran == []
+    assert stage.stages.asked == {"resolve"}
+    del stage.stages.waiting["resolve"]
+    stage.wait_for("Ready", "True")
+    mounting = {
+        pod["metadata"]["labels"]["lora-operator.dev/stage"]
+        for pod in stage.kubectl.items("pods", "lora-operator.dev/stage")
+        if SIGNING_SECRET in json.dumps(pod["spec"]["volumes"])
+    }
+    assert mounting <= {"resolve", "publish"}
+    assert "publish" in mounting
 
 
 def test_the_object_itself_stays_the_users(stage: OperatorStage) -> None:

@@ -20,6 +20,7 @@ from botocore.client import Config
 from botocore.exceptions import ClientError
 
 from kubectl import Kubectl
+from signingkeys import SIGNING_SECRET, KeyPair, provenance
 
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "charts/lora-operator"
@@ -53,6 +54,7 @@ class Testbed:
     access_key: str
     secret_key: str = field(repr=False)
     helm: str = "helm"
+    signer: KeyPair = field(default_factory=KeyPair, repr=False)
 
     @classmethod
     def up(cls) -> "Testbed":
@@ -133,12 +135,22 @@ class Testbed:
         return done.stdout
 
     def profile(self) -> dict[str, Any]:
-        """What the demo's platform team gives its objects, with our bucket in place of its own."""
+        """What the demo's platform team gives its objects, with our bucket in place of its own.
+
+        It trusts our key alone.
+        """
         profile: dict[str, Any] = yaml.safe_load(PROFILE_VALUES.read_text())["profiles"][PROFILE]
         profile["artifact"]["uri"] = PROFILE_STORE
         [connection] = profile["connections"]
         connection["s3"] = {"endpoint": self.s3_endpoint, "secretRef": {"name": E2E_SECRET}}
-        return profile
+        return profile | {"provenance": provenance(self.signer)}
+
+    def give_signing_key(self, namespace: str) -> None:
+        """The Secret that the profile names."""
+        self.kubectl.within(namespace).apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SIGNING_SECRET},
+             "stringData": {"key.pem": self.signer.private_pem.decode()}},
+        )  # fmt: skip
 
     def s3(self) -> Any:
         """A boto3 client of the bucket server."""

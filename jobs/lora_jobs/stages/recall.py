@@ -2,13 +2,16 @@
 
 A record is written only for a release that passed its gates, so what is found may serve. Its files
 are looked for here, so that a release whose bytes have been collected is refused before any pod
-asks for an accelerator.
+asks for an accelerator. The bucket alone proves nothing: where keys are trusted, one of them must
+have signed for the release.
 """
 
 from pydantic import ValidationError
 
 from lora_api import layout
 from lora_api.jobcontract import Reason, Stage, StageResult
+from lora_jobs.attesting.statement import Subject
+from lora_jobs.attesting.stored import signed_statement
 from lora_jobs.context import StageContext
 from lora_jobs.errors import Refused
 from lora_jobs.stages.publish import ReleaseRecord
@@ -23,10 +26,14 @@ def run(context: StageContext) -> StageResult:
 
     Raises:
         Refused: There is no such release of this object, or its files are gone.
+        Waiting: A signature is asked for, and none is there that holds.
     """
     request = context.request
     store = open_store(request.store, request.connections)
-    record = _record(store, request.run.name, str(request.call.parameters["release"]))
+    record = read_release(store, request.run.name, str(request.call.parameters["release"]))
+    if request.public_keys:
+        subject = Subject(request.store.scope, request.run.name, record.release)
+        signed_statement(store, subject, request.public_keys)
     if not has_artifact(store, record.release.artifact):
         raise Refused(
             Reason.SOURCE_NOT_FOUND,
@@ -44,7 +51,12 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _record(store: ObjectStore, name: str, release: str) -> ReleaseRecord:
+def read_release(store: ObjectStore, name: str, release: str) -> ReleaseRecord:
+    """The record of a release.
+
+    Raises:
+        Refused: There is none, or it is not one of this release.
+    """
     key = layout.release(name, release)
     document = read_json(store, key)
     if document is None:

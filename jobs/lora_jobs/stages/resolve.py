@@ -20,6 +20,7 @@ from lora_api.jobcontract import PinnedSource, Progress, Reason, StageRequest, S
 from lora_api.line import Line, walk
 from lora_api.sources import requested_sources
 from lora_api.spec import Spec, parse_spec
+from lora_jobs.attesting.signing import signing_key
 from lora_jobs.connections import find_connection, is_local_run
 from lora_jobs.context import StageContext
 from lora_jobs.errors import Refused, Waiting
@@ -78,6 +79,7 @@ def _resolve(context: StageContext) -> StageResult:
     line = walk(spec, request.run.name, pins, image, lambda call: read_action(store, call))
     if line.missing:
         check_recipes(spec, resolved["base"].source, resolved["base"].pin)
+        _prove_signing(spec)
         _prove_access(request, store, resolved.values())
     return _result(request, resolved, image, line)
 
@@ -187,6 +189,12 @@ def _pinned_image(store: ObjectStore, request: StageRequest, runtime: str) -> st
             f"objects one by the chart's images.serving.{runtime.upper()}",
         )
     return str(create_or_adopt_json(store, key, {"image": image})["image"])
+
+
+def _prove_signing(spec: Spec) -> None:
+    """What is made must be signed in the end, with a key that is trusted."""
+    if spec.provenance and (spec.provenance.signing or spec.provenance.public_keys):
+        signing_key(spec.provenance)
 
 
 def _prove_access(request: StageRequest, store: ObjectStore, resolved: Iterable[Resolved]) -> None:

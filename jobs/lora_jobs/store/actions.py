@@ -30,6 +30,17 @@ def read_action(store: ObjectStore, call: StageCall) -> StageResult | None:
     return _usable(store, call, read_json(store, key))
 
 
+def provenance_of(store: ObjectStore, call: StageCall) -> dict[str, str]:
+    """With what a call was done, as its entry tells; empty where there is none."""
+    try:
+        entry = ActionEntry.model_validate(
+            read_json(store, layout.action(call.stage, call.input_hash))
+        )
+    except ValueError:
+        return {}
+    return entry.provenance
+
+
 def write_action(
     store: ObjectStore, call: StageCall, result: StageResult, provenance: dict[str, str]
 ) -> StageResult:

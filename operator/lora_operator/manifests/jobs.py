@@ -12,8 +12,10 @@ from lora_api.jobcontract import (
     DEFAULT_CACHE_DIR,
     DEFAULT_CREDENTIALS_DIR,
     DEFAULT_RESULT_PATH,
+    IMAGE_ENV,
     REQUEST_ENV,
     RESULT_PATH_ENV,
+    SIGNING_STAGES,
     WORK_DIR_ENV,
     WORKING_STAGES,
     ExitCode,
@@ -37,6 +39,7 @@ from lora_operator.manifests.pods import (
     pod_basics,
     resources,
     scratch,
+    signing_key,
 )
 from lora_operator.observed import ObservedObject
 from lora_operator.quantities import quantity_of
@@ -117,11 +120,12 @@ def _pod(spec: Spec, settings: Settings, request: StageRequest) -> Json:
     scheduling, _, _ = spec.jobs.for_stage(stage)
     volumes, mounts = _volumes(spec, request)
     accelerator = spec.serving.accelerator
+    image = stage_image(spec, settings, request)
     container: Json = {
         "name": STAGE_CONTAINER,
-        "image": stage_image(spec, settings, request),
+        "image": image,
         "command": ["lora-jobs", "stage"],
-        "env": env_list(_environment(request) | _cache_environment(spec, stage)),
+        "env": env_list(_environment(request, image) | _cache_environment(spec, stage)),
         "resources": resources(
             scheduling.resources,
             _DEFAULT_REQUESTS.get(stage, _SMALL),
@@ -138,12 +142,13 @@ def _pod(spec: Spec, settings: Settings, request: StageRequest) -> Json:
     return on_product(pod, accelerator) if stage is Stage.BENCHMARK else pod
 
 
-def _environment(request: StageRequest) -> dict[str, str]:
+def _environment(request: StageRequest, image: str) -> dict[str, str]:
     """The request and where things lie. The hub stays reachable: sources may lie there."""
     return {
         REQUEST_ENV: request.to_env(),
         RESULT_PATH_ENV: DEFAULT_RESULT_PATH,
         WORK_DIR_ENV: WORK_DIR,
+        IMAGE_ENV: image,
         CREDENTIALS_DIR_ENV: DEFAULT_CREDENTIALS_DIR,
         "HOME": "/tmp",  # noqa: S108 - an emptyDir of this pod alone
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -174,5 +179,7 @@ def _volumes(spec: Spec, request: StageRequest) -> tuple[list[Json], list[Json]]
         claim = {"claimName": cache.persistent_volume_claim.claim_name}
         mount = {"name": "cache", "mountPath": DEFAULT_CACHE_DIR}
         scratches.append(({"name": "cache", "persistentVolumeClaim": claim}, mount))
+    if request.call.stage in SIGNING_STAGES and spec.provenance and spec.provenance.signing:
+        scratches.append(signing_key(spec.provenance.signing))
     secrets, mounts = credentials(request.connections)
     return [v for v, _ in scratches] + secrets, [m for _, m in scratches] + mounts

@@ -10,8 +10,10 @@ from lora_api.jobcontract import (
     DEFAULT_AUTHORITIES_DIR,
     DEFAULT_CLAIMS_DIR,
     DEFAULT_CREDENTIALS_DIR,
+    DEFAULT_SIGNING_DIR,
 )
 from lora_api.podspec import Resources, Scheduling
+from lora_api.provenance import Signing
 from lora_api.sourcespec import claim_of
 from lora_api.spec import Accelerator
 from lora_operator.observed import ObservedObject
@@ -163,6 +165,18 @@ def credentials(
             folder = f"{DEFAULT_AUTHORITIES_DIR}/{connection.name}"
             add(f"ca-{connection.name}", {"configMap": kept}, folder)
     return volumes, mounts
+
+
+def signing_key(signing: Signing) -> tuple[Json, Json]:
+    """(volume, mount) of the one file that signs; optional, as `credentials` are."""
+    secret = {
+        "secretName": signing.secret_ref.name,
+        "optional": True,
+        "defaultMode": _GROUP_MAY_READ,
+        "items": [{"key": signing.key, "path": signing.key}],
+    }
+    mount = {"name": "signing", "mountPath": DEFAULT_SIGNING_DIR, "readOnly": True}
+    return {"name": "signing", "secret": secret}, mount
 
 
 def _secret_of(connection: Connection, read_only: bool) -> SecretReference | None:

@@ -17,6 +17,7 @@ from lora_api.jobcontract import (
     DEFAULT_RESULT_PATH,
     REQUEST_ENV,
     RESULT_PATH_ENV,
+    Release,
     RunReference,
     Stage,
     StageCall,
@@ -149,11 +150,21 @@ def with_spec_hash(document: Json) -> Json:
 
 
 def fetch_request(
-    parent: ObservedObject, spec: Spec, settings: Settings, digest: str
+    parent: ObservedObject, spec: Spec, settings: Settings, action: ApplyDeployment
 ) -> StageRequest:
-    """What `lora-jobs fetch` is told: where the store is and how to reach it."""
+    """What `lora-jobs fetch` is told: where the store is, how to reach it, and whom to trust.
+
+    The release is told only where somebody must have signed for it, so that other pods stay as
+    they are.
+    """
+    keys = spec.provenance.public_keys if spec.provenance else None
+    release = (
+        Release(id=action.release, artifact=action.digest, recipe=dict(action.recipe))
+        if keys
+        else None
+    )
     return StageRequest(
-        call=StageCall(stage=Stage.VERIFY, parents={"artifact": digest}),
+        call=StageCall(stage=Stage.VERIFY, parents={"artifact": action.digest}),
         run=RunReference(namespace=parent.namespace, name=parent.name, uid=parent.uid),
         store=StoreReference(
             uri=spec.artifact.uri,
@@ -161,6 +172,8 @@ def fetch_request(
             connection=spec.artifact.connection,
         ),
         connections=[c for c in spec.connections or [] if c.name == spec.artifact.connection],
+        public_keys=keys,
+        release=release,
     )
 
 
@@ -173,7 +186,7 @@ def _pod(
     accelerator: Accelerator,
 ) -> Json:
     serving, runtime = spec.serving, RECIPES[recipe.runtime]
-    request = fetch_request(parent, spec, settings, action.digest)
+    request = fetch_request(parent, spec, settings, action)
     secrets, secret_mounts = credentials(request.connections, read_only=True)
     model, model_mount = scratch("model", MODELS_DIR)
     if serving.model_volume:

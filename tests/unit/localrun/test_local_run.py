@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from localruns import LocalSetting
+from signingkeys import KeyPair, provenance
 
 G32 = {"name": "g32", "method": "GPTQ", "gptq": {"bits": 4, "groupSize": 32}}
 
@@ -161,6 +162,22 @@ def test_a_profile_of_the_charts_values_gives_the_store_and_its_floors(
     ended = setting.run("--profiles", str(values))
     assert ended.returncode == 1, ended.stderr
     assert "Verdict: Failed" in ended.stdout
+
+
+def test_a_local_run_signs_with_the_key_of_a_folder_and_asks_for_it_before_any_stage(
+    setting: LocalSetting,
+) -> None:
+    pair = KeyPair()
+    setting.write(setting.spec | {"provenance": provenance(pair)})
+    ended = setting.run()
+    assert ended.returncode == 3
+    assert "CredentialsMissing: there is no key key.pem to sign with" in ended.stderr
+    assert setting.ran() == []
+    ended = setting.run(LORA_SIGNING_DIR=pair.mounted(setting.folder / "keys"))
+    assert ended.returncode == 0, ended.stderr
+    assert f"signed by key {pair.fingerprint[:16]}" in ended.stdout
+    (envelope,) = (setting.folder / "store").rglob(f"{pair.fingerprint}.json")
+    assert "provenance" in envelope.parts
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from lora_operator.manifests.serving import release_deployment, release_service
 from lora_operator.observe import observe_children
 from lora_operator.observed import ObservedObject, ObservedService, Switch
 from lora_operator.settings import Settings
+from signingkeys import KeyPair, provenance
 
 Json = dict[str, Any]
 SETTINGS = Settings(
@@ -290,6 +291,47 @@ def test_the_engine_itself_sees_no_credentials_and_fetch_reads_with_the_lesser_o
     assert [v["secret"]["secretName"] for v in pod_of(written)["volumes"] if "secret" in v] == [
         "full"
     ]
+
+
+PAIR = KeyPair()
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_the_signing_key_is_a_file_of_the_stages_that_need_it_and_of_no_other_pod(
+    kind: str,
+) -> None:
+    document = workload(kind, spec(provenance=provenance(PAIR)))
+    volumes = [v for v in pod_of(document)["volumes"] if "release-key" in json.dumps(v)]
+    text = json.dumps([[c.get("env"), c["command"]] for c in containers(document)])
+    assert "secretKeyRef" not in text
+    if kind not in ("resolve", "publish"):
+        assert not volumes
+        return
+    (volume,) = volumes
+    assert volume["secret"]["items"] == [{"key": "key.pem", "path": "key.pem"}]
+    assert volume["secret"]["optional"] is True
+    assert volume["secret"]["defaultMode"] == 0o440
+    (container,) = containers(document)
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == volume["name"]]
+    assert mount["readOnly"] is True
+    assert container["image"] == SETTINGS.jobs_image, "no image that an object can choose"
+
+
+def test_a_serving_pod_is_told_its_release_and_whom_to_trust_where_that_is_asked() -> None:
+    def told(asked: Spec) -> Json:
+        fetch, _ = containers(deployment(asked))
+        request: Json = json.loads(_environment(fetch)[REQUEST_ENV])
+        return request
+
+    plain, signed = told(spec()), told(spec(provenance=provenance(PAIR)))
+    release = release_of(spec(), "demo", "serve@sha256:1", DIGEST)
+    assert signed == plain | {"publicKeys": [PAIR.public_pem], "release": release.to_json()}
+    assert not {"publicKeys", "release"} & set(plain), "an upgrade rolls no pod"
+
+
+def test_a_stage_program_knows_its_image_for_the_record() -> None:
+    (container,) = containers(job(Stage.QUANTIZE, spec()))
+    assert _environment(container)["LORA_STAGE_IMAGE"] == container["image"]
 
 
 def test_a_stage_program_is_told_its_request_and_where_its_result_goes() -> None:

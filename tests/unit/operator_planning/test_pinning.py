@@ -6,6 +6,7 @@ import pytest
 
 from lora_api.jobcontract import Reason, StageFailure
 from planning_world import World, serving_world
+from signingkeys import KeyPair, provenance
 
 NEXT = {"quantization.gptq": {"groupSize": 64}}
 
@@ -75,6 +76,49 @@ def test_while_it_bakes_a_pin_to_the_former_release_needs_no_job_at_all() -> Non
     assert serves(world) == first
     assert world.created == []
     assert world.condition("Ready")[0] == "True"
+
+
+def test_where_keys_are_trusted_not_even_a_release_that_is_there_is_switched_to_unsigned() -> None:
+    signed = {"provenance": provenance(KeyPair())}
+    world = serving_world(**{"serving.strategy": {}}, **signed)
+    first = serves(world)
+    world.edit(**NEXT)
+    world.run_until("verify")
+    world.end_stage("verify")
+    world.rest()
+    second = serves(world)
+    assert second != first
+    assert len(world.deployments) == 2
+    world.created.clear()
+    world.edit(**{"serving.pin": first})
+    world.run_until("recall")
+    unsigned = StageFailure(failure=Reason.PROVENANCE_MISSING, message="nobody has; publish it")
+    world.end_stage("recall", unsigned, exit_code=3)
+    world.rest()
+    assert serves(world) == second
+    assert world.condition("Ready") == ("Unknown", "ProvenanceMissing")
+    world.now += 60
+    world.run_until("recall")
+    world.end_stage("recall")
+    world.rest()
+    assert serves(world) == first
+    assert world.created == ["recall", "recall"]
+    world.jobs.clear()
+    world.rest()
+    assert world.created == ["recall", "recall"], "its word is on record"
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_what_was_recalled_for_some_keys_is_asked_again_for_others() -> None:
+    world, first, _ = with_two_releases(provenance=provenance(KeyPair()))
+    world.edit(**{"serving.pin": first})
+    world.settle()
+    assert serves(world) == first
+    world.created.clear()
+    world.edit(provenance=provenance(KeyPair()))
+    world.settle()
+    assert world.created == ["recall"]
+    assert serves(world) == first
 
 
 def test_a_stage_under_way_is_ended_for_nothing_it_makes_would_serve() -> None:

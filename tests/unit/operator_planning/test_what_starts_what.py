@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from planning_world import WITH_CANDIDATES, World, serving_world
+from signingkeys import KeyPair, provenance
 
 RUNS_AGAIN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another adapter": (
@@ -51,6 +52,16 @@ def test_only_the_stages_from_there_run_again_for(change: dict[str, Any], work: 
     assert world.worked == work
     assert world.condition("Ready")[0] == "True"
     assert world.status["observedGeneration"] == 2
+
+
+def test_other_keys_have_the_release_signed_again_and_nothing_else() -> None:
+    world = serving_world()
+    world.created.clear()
+    world.edit(provenance=provenance(KeyPair()))
+    world.settle()
+    assert world.created == ["publish"]
+    assert world.condition("Ready")[0] == "True"
+    assert len(world.selected) == 1
 
 
 RUNS_NOTHING: dict[str, dict[str, Any]] = {

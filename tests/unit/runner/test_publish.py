@@ -5,44 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from localruns import LocalSetting
+from finishedruns import Finished
 from lora_api.gates import Judgement, Verdict
-from lora_api.jobcontract import Reason, Stage, StageRequest, StageResult
-from lora_api.line import Line, walk
+from lora_api.jobcontract import Reason, Stage
 from lora_jobs.connections import LOCAL_RUN_ENV
 from lora_jobs.errors import StageError
-from lora_jobs.runner import run_request
-from resolving import requests_of, resolve
-
-
-class Finished:
-    """A store in which a line has come to its end, and the request to publish it."""
-
-    def __init__(self, folder: Path, worse: str) -> None:
-        self.folder = folder
-        setting = LocalSetting(folder)
-        setting.run(FAKE_STAGES_WORSE=worse)
-        for written in (folder / "store/team").glob("releases/demo/**/*.json"):
-            written.unlink()
-        requests = requests_of(setting.spec)
-        resolved = resolve(setting.spec, folder / "work", "local")
-        known = {r.input_hash: r for r in resolved.done}
-        pins = {name: pin.digest for name, pin in resolved.pins.items()}
-        self.line: Line = walk(
-            requests.spec, "demo", pins, resolved.image, lambda c: known.get(c.input_hash)
-        )
-        self.publication = requests.publish(self.line, resolved.pins, resolved.image)
-        self.report = requests.report(self.line, resolved.pins, resolved.image)
-
-    def publish(self, request: StageRequest | None = None) -> StageResult:
-        request = request or self.publication
-        assert request is not None
-        return run_request(request, self.folder / "work")
-
-    @property
-    def written(self) -> dict[str, bytes]:
-        place = self.folder / "store/team/releases/demo"
-        return {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*.json")}
 
 
 @pytest.fixture(autouse=True)
