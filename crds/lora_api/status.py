@@ -74,6 +74,9 @@ class RunStatus(ApiModel):
     id: Word
     candidate: Word = ""
     started_at: Time = ""
+    """When its sources began to be resolved, or when a run that had failed was tried again."""
+    completed_at: Time = ""
+    """When it first served, or could not go on by itself."""
     accelerator_seconds: int = 0
 
 

@@ -26,9 +26,9 @@ from lora_operator.handlers import kopf_settings, watches
 from lora_operator.health import Check, LoopLag, health_served
 from lora_operator.lease import Leadership, LeaseLost, Times, Watchdog
 from lora_operator.logs import log_to_stderr
-from lora_operator.metrics import Metrics, serve_metrics
+from lora_operator.metrics import Metrics, operator_version, serve_metrics
 from lora_operator.planning import plan
-from lora_operator.reconcile import ObjectKey, Reconciler
+from lora_operator.reconcile import ObjectKey, Reconciler, Tracer
 from lora_operator.settings import Settings
 from lora_operator.watchage import WatchAge
 from lora_operator.workqueue import SystemClock, WorkQueue
@@ -53,6 +53,7 @@ current context, and is configured by the environment:
   LORA_OPERATOR_PROGRESS_SECONDS      between two status writes that only move progress (30)
   LORA_OPERATOR_LEASE                 namespace/name: one of several replicas leads by this Lease
   LORA_OPERATOR_LEASE_SECONDS         how long a leader may be silent (15)
+  LORA_OPERATOR_TRACING_ENDPOINT      http://HOST:4318: takes traces as OTLP over HTTP (none)
   LORA_OPERATOR_LOG_LEVEL             DEBUG, INFO, WARNING or ERROR (INFO)
   LORA_OPERATOR_LOG_FORMAT            text, or json: one object a line (text)
 """
@@ -116,11 +117,12 @@ async def run(settings: Settings, health_at: SplitResult, metrics_at: SplitResul
     async with (
         connect(metrics, watchdog.fence) as cluster,
         _metrics_served(metrics, metrics_at),
+        _tracing(settings, metrics) as tracer,
     ):
         await _wait_for_api(cluster, settings)
         async with health_served(health_at, checks):
             if settings.lease is None:
-                await _work(cluster, settings, metrics, checks)
+                await _work(cluster, settings, metrics, tracer, checks)
                 return
             identity = f"{socket.gethostname()}_{uuid.uuid4()}"
             leadership = Leadership(cluster, settings.lease, identity, times, watchdog)
@@ -128,7 +130,7 @@ async def run(settings: Settings, health_at: SplitResult, metrics_at: SplitResul
             watchdog.start(times.retry)
             keeping = asyncio.create_task(leadership.keep(), name="lease")
             try:
-                await _work(cluster, settings, metrics, checks, keeping)
+                await _work(cluster, settings, metrics, tracer, checks, keeping)
             finally:
                 keeping.cancel()
             await leadership.give_back()
@@ -138,6 +140,7 @@ async def _work(
     cluster: Cluster,
     settings: Settings,
     metrics: Metrics,
+    tracer: Tracer | None,
     checks: dict[str, Check],
     *others: asyncio.Task[None],
 ) -> None:
@@ -147,11 +150,12 @@ async def _work(
         cluster: The Kubernetes API.
         settings: What the chart decides.
         metrics: Told of everything.
+        tracer: Told what has ended.
         checks: Of the liveness endpoint; those of this work are added.
         others: What must go on meanwhile.
     """
     clock = SystemClock()
-    reconciler = Reconciler(cluster, settings, plan, clock, meter=metrics)
+    reconciler = Reconciler(cluster, settings, plan, clock, meter=metrics, tracer=tracer)
     queue = WorkQueue(
         reconciler.reconcile, clock, backoff_seconds=(1.0, settings.backoff_max_seconds),
         meter=metrics,
@@ -190,6 +194,19 @@ async def _metrics_served(metrics: Metrics, at: SplitResult) -> AsyncIterator[No
         yield
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _tracing(settings: Settings, metrics: Metrics) -> AsyncIterator[Tracer | None]:
+    """None where no traces are sent; nothing of OpenTelemetry is imported then."""
+    if not settings.tracing_endpoint:
+        yield None
+        return
+    from lora_operator.tracing import tracing
+
+    endpoint, cluster = settings.tracing_endpoint, settings.cluster_name
+    async with tracing(endpoint, operator_version(), cluster, metrics) as tracer:
+        yield tracer
 
 
 async def _watch(settings: Settings, registry: kopf.OperatorRegistry) -> None:

@@ -22,8 +22,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from lora_api.status import StageState, StageStatus, Status
+from lora_api.status import StageStatus, Status
 from lora_api.times import epoch_seconds
+from lora_operator.transitions import StageEnd, stage_ends
 
 _PREFIX = "lora_operator"
 _QUICK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -47,7 +48,7 @@ class Metrics:
         self._last_event: dict[str, float] = {}
         ProcessCollector(registry=self.registry)
         Info(f"{_PREFIX}_build", "Version of the operator.", registry=self.registry).info(
-            {"version": _version()}
+            {"version": operator_version()}
         )
         self._depth = self._gauge("workqueue_depth", "Objects that are due and not looked at.")
         self._waits = self._histogram(
@@ -94,6 +95,9 @@ class Metrics:
             "object_status", "1 for each LoRADeployment: its phase, and why it is not ready.",
             "namespace", "name", "phase", "reason",
         )  # fmt: skip
+        self._spans = self._counter(
+            "trace_spans", "Spans of traces, by outcome: sent or dropped.", "outcome"
+        )
 
     # --- the queue ---------------------------------------------------------------------------
 
@@ -159,30 +163,31 @@ class Metrics:
 
     def wrote(self, before: Status, after: Status) -> None:
         """A status was written over another one: count what has ended between them."""
-        known = {(s.name, s.input_hash): s for s in before.stages}
-        for stage in after.stages:
-            self._count_stage(known.get((stage.name, stage.input_hash)), stage)
+        for end in stage_ends(before, after):
+            self._count_stage(end)
         judged = after.benchmark
         if judged and judged != before.benchmark and _is_judged_anew(before, after):
             self._verdicts.labels(judged.verdict).inc()
             for gate in judged.gates:
                 self._gates.labels(gate.name, gate.verdict).inc()
 
-    def _count_stage(self, before: StageStatus | None, after: StageStatus) -> None:
-        held = after.accelerator_seconds - (before.accelerator_seconds if before else 0)
-        has_ended = bool(after.completed_at) and (
-            before is None or before.completed_at != after.completed_at
-        )
-        outcome = "succeeded" if after.state is StageState.SUCCEEDED else "failed"
-        if after.reused and (before is None or before.state is not StageState.SUCCEEDED):
-            self._reused.labels(after.name).inc()
-        elif has_ended:
-            if (seconds := _seconds(after)) is not None:
-                self._stages.labels(after.name, outcome).observe(seconds)
-            if outcome == "failed":
-                self._failures.labels(after.name, after.reason).inc()
-        if held > 0 and not after.reused:
-            self._accelerator_seconds.labels(after.name, outcome).inc(held)
+    def _count_stage(self, end: StageEnd) -> None:
+        stage, outcome = end.stage, "succeeded" if end.succeeded else "failed"
+        if stage.reused:
+            self._reused.labels(stage.name).inc()
+            return
+        if (seconds := _seconds(stage)) is not None:
+            self._stages.labels(stage.name, outcome).observe(seconds)
+        if not end.succeeded:
+            self._failures.labels(stage.name, stage.reason).inc()
+        if end.accelerator_seconds:
+            self._accelerator_seconds.labels(stage.name, outcome).inc(end.accelerator_seconds)
+
+    # --- traces ------------------------------------------------------------------------------
+
+    def exported(self, spans: int, outcome: str) -> None:
+        """Spans of traces were sent, or dropped."""
+        self._spans.labels(outcome).inc(spans)
 
     # --- exposition --------------------------------------------------------------------------
 
@@ -240,7 +245,8 @@ def _seconds(stage: StageStatus) -> float | None:
     return None if started is None or completed is None else max(0.0, completed - started)
 
 
-def _version() -> str:
+def operator_version() -> str:
+    """Of the installed wheel."""
     try:
         return version("lora-operator")
     except PackageNotFoundError:

@@ -17,10 +17,12 @@ from lora_operator.cluster import Cluster, Conflict, Denied, NotFound, Unavailab
 from lora_operator.denial import denial_events, with_denial
 from lora_operator.execute import Executor, post_event, write_status
 from lora_operator.linking import with_links
+from lora_operator.logs import log_about
 from lora_operator.observe import observe_children, observe_object
 from lora_operator.observed import Observed, ObservedObject
 from lora_operator.plan import Plan
 from lora_operator.settings import Settings
+from lora_operator.spans import trace_id
 from lora_operator.view import status_of
 from lora_operator.workqueue import Clock, TryLater
 
@@ -62,6 +64,14 @@ class Meter(Protocol):
         ...
 
 
+class Tracer(Protocol):
+    """Whom the reconciler tells what has ended."""
+
+    def wrote(self, parent: ObservedObject, before: Status, after: Status, now: float) -> None:
+        """A status of the object was written over another one; returns at once."""
+        ...
+
+
 class Reconciler:
     """Looks at objects, one at a time each.
 
@@ -72,6 +82,7 @@ class Reconciler:
         clock: Monotonic, for what is limited in rate.
         now: Wall clock, seconds since the epoch, for what status says.
         meter: Told of every status.
+        tracer: Told of every status that is written.
     """
 
     def __init__(
@@ -82,9 +93,11 @@ class Reconciler:
         clock: Clock,
         now: Callable[[], float] = time.time,
         meter: Meter | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._cluster, self._settings, self._plan = cluster, settings, plan
         self._clock, self._now, self._meter = clock, now, meter
+        self._tracer = tracer
         self._memories: dict[ObjectKey, _Memory] = {}
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -94,6 +107,7 @@ class Reconciler:
             TryLater: The object has changed since it was read, or the API server is away or denies
                 something; status tells the latter, now or at the next look.
         """
+        log_about(object=str(key))
         try:
             parent = await observe_object(self._cluster, key.namespace, key.name)
             if parent is None or parent.deleting:
@@ -101,6 +115,7 @@ class Reconciler:
                 if self._meter:
                     self._meter.saw(*key, None)
                 return None
+            self._log_about(parent, status_of(parent.status))
             return await self._look(parent, self._memories.setdefault(key, _Memory()))
         except (Conflict, NotFound, Denied, Unavailable) as refusal:
             raise TryLater(str(refusal)) from refusal
@@ -126,18 +141,21 @@ class Reconciler:
 
     async def _tell(self, parent: ObservedObject, memory: _Memory, plan: Plan) -> None:
         """Write the status, then post the events of its transitions."""
-        before, status = status_of(parent.status), plan.status
-        at = rfc3339(self._now())
+        before, status, now = status_of(parent.status), plan.status, self._now()
+        at = rfc3339(now)
         events = [a for a in plan.actions if isinstance(a, EmitEvent)]
         if memory.denial:
             status = with_denial(before, status, memory.denial, parent.generation, at)
             events += denial_events(before, status)
         status = with_links(status, self._settings.runbooks_url)
+        self._log_about(parent, status)
         if self._is_to_be_written(memory, before, status):
             await write_status(self._cluster, parent, status)
             memory.status_written_at = self._clock.monotonic()
             if self._meter:
                 self._meter.wrote(before, status)
+            if self._tracer:
+                self._tracer.wrote(parent, before, status, now)
         if self._meter:
             self._meter.saw(parent.namespace, parent.name, status)
         for event in events:
@@ -148,6 +166,14 @@ class Reconciler:
         for action in plan.actions:
             if not isinstance(action, EmitEvent):
                 await executor.execute(action)
+
+    def _log_about(self, parent: ObservedObject, status: Status) -> None:
+        log_about(
+            object=f"{parent.namespace}/{parent.name}",
+            uid=parent.uid,
+            run=status.run.id if status.run else "",
+            trace_id=trace_id(parent.uid, status.run) if self._tracer else "",
+        )
 
     def _is_to_be_written(self, memory: _Memory, before: Status, status: Status) -> bool:
         """Whether something has changed; mere progress counts only every so often."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from lora_api.profile import PROFILES, Profile
 from lora_api.runtimes import Runtime
@@ -51,6 +52,7 @@ class Settings:
         lease_seconds: How long a leader may be silent.
         kueue_api_version: Of the Workloads that say why a Job is held back; empty: none is read.
         runbooks_url: Page of the runbooks, which conditions link; empty for no links.
+        tracing_endpoint: URL that takes traces as OTLP over HTTP; empty: none are sent.
     """
 
     jobs_image: str
@@ -71,6 +73,7 @@ class Settings:
     lease_seconds: float = 15.0
     pod_network: PodNetwork | None = None
     kueue_api_version: str = ""
+    tracing_endpoint: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -120,7 +123,22 @@ class Settings:
             runbooks_url=env.get("RUNBOOKS_URL", ""),
             pod_network=parse_pod_network(env.get("POD_NETWORK", "")),
             kueue_api_version=env.get("KUEUE_API_VERSION", ""),
+            tracing_endpoint=_traces_url(env.get("TRACING_ENDPOINT", "")),
         )
+
+
+def _traces_url(text: str) -> str:
+    """Where spans are posted: an address without a path gets OTLP's own.
+
+    Raises:
+        ValueError: It is no HTTP address.
+    """
+    if not text:
+        return ""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"LORA_OPERATOR_TRACING_ENDPOINT is {text!r}; write http://HOST:4318")
+    return url._replace(path=url.path if url.path.strip("/") else "/v1/traces").geturl()
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from lora_operator.failures import Trouble
 from lora_operator.rollout import Rollout
 from lora_operator.run import Run
 from lora_operator.telling import (
+    FALSE,
     TRUE,
     UNKNOWN,
     Findings,
@@ -65,7 +66,7 @@ def build_status(
         profile=view.profile,
         pins=_pins(run),
         image=run.resolution.image,
-        run=_run_status(view, run),
+        run=_run_status(view, run, is_concluded and not run.pin),
         stages=_stages(view, run, rollout),
         benchmark=_benchmark(view, run),
         artifact=_artifact(view, run),
@@ -123,19 +124,38 @@ def _change(
         return ""
 
 
-def _run_status(view: View, run: Run) -> RunStatus | None:
+def _run_status(view: View, run: Run, is_concluded: bool) -> RunStatus | None:
     if run.line is None:
         return None
     before = view.before.run
+    goes_on = before is not None and before.id == run.id and not _begins_again(view)
+    started_at = before.started_at if before and goes_on else _started_at(view, run)
+    completed_at = before.completed_at if before and goes_on else ""
     stage = (run.stage.entry,) if run.stage else ()
     return RunStatus(
         id=run.id,
         candidate=run.line.candidate,
-        started_at=before.started_at if before and before.id == run.id else view.time,
+        started_at=started_at,
+        completed_at=completed_at or (view.time if is_concluded else ""),
         accelerator_seconds=sum(
             e.accelerator_seconds for e in (*run.finished, *stage) if not e.reused
         ),
     )
+
+
+def _begins_again(view: View) -> bool:
+    """Whether a run that could not go on by itself is tried again with this look."""
+    before = view.before
+    has_failed = bool(before.run and before.run.completed_at) and any(
+        c.type == ConditionType.READY and c.status is FALSE for c in before.conditions
+    )
+    return has_failed and view.starts_afresh
+
+
+def _started_at(view: View, run: Run) -> str:
+    """With the resolve that told what the run is; now, where none was needed for that."""
+    step = run.resolution.step
+    return step.entry.started_at if step.result else view.time
 
 
 def _benchmark(view: View, run: Run) -> BenchmarkStatus | None:

@@ -152,6 +152,7 @@ def test_the_operator_reads_each_setting_as_it_was_given() -> None:
         lease=LeaseName(NAMESPACE, "models-operator"),
         lease_seconds=30,
         kueue_api_version="kueue.x-k8s.io/v1beta1",
+        tracing_endpoint="http://collector.monitoring:4318/v1/traces",
         pod_network=PodNetwork(
             egress_ports=(9000,),
             egress_cidrs=("10.1.0.0/16",),
@@ -301,8 +302,31 @@ def test_only_the_operators_pod_gets_a_token() -> None:
     assert operator_pod(documents)["spec"]["automountServiceAccountToken"] is True
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://collector:4318", 4318),
+        ("https://traces.example/otlp/v1/traces", 443),
+        ("http://collector", 80),
+        ("http://[fd00::1]:4318", 4318),
+    ],
+)
+def test_the_network_policy_lets_the_pod_reach_the_receiver_of_traces(
+    endpoint: str, port: int
+) -> None:
+    values = {"networkPolicy": {"enabled": True}, "tracing": {"endpoint": endpoint}}
+    [policy] = of_kind(render(values), "NetworkPolicy")
+    assert policy["spec"]["egress"][-1] == {"ports": [{"port": port, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4317", "http://", "http://me:secret@collector"])
+def test_what_is_no_address_of_a_receiver_is_refused(endpoint: str) -> None:
+    with pytest.raises(HelmError, match="endpoint"):
+        render({"tracing": {"endpoint": endpoint}})
+
+
 def test_the_network_policy_lets_the_pod_reach_api_server_and_dns_only() -> None:
-    [policy] = of_kind(render(EVERYTHING), "NetworkPolicy")
+    [policy] = of_kind(render(EVERYTHING | {"tracing": {"endpoint": ""}}), "NetworkPolicy")
     spec = policy["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     api, dns = spec["egress"]

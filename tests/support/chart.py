@@ -51,6 +51,7 @@ EVERYTHING: Json = {
         "pullSecrets": [{"name": "registry"}],
     },
     "logging": {"level": "DEBUG", "format": "json"},
+    "tracing": {"endpoint": "http://collector.monitoring:4318"},
     "serviceAccount": {"name": "runner", "annotations": {"example.com/role": "none"}},
     "podLabels": {"tier": "control"},
     "podAnnotations": {"example.com/scrape": "false"},

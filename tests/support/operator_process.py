@@ -135,6 +135,10 @@ class OperatorProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end."""
         self._operator.process.stop(grace=20)
 
     def start(self) -> None:
