@@ -60,11 +60,19 @@ bench-data: venv ## the bars of merge, quantize and transfers, side by side; BEN
 sbom: venv ## what each image holds, as SPDX, into out/sbom
 	$(BIN)/python deploy/sbom.py out/sbom
 
+# No test: it asks PyPI what is known of each version. One that cannot be asked for is an error, not silence.
+audit: venv ## known vulnerabilities of what the locks pin; needs the network
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+	  $(addprefix -r ,$(sort $(wildcard requirements/*.lock)))
+
 bench-operator: venv ## the operator's bars on a real API server; BENCH="--objects 50" for a small run
 	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_operator.py $(BENCH)
 
 bench-soak: venv ## memory, tasks and files of the operator while objects come and go; BENCH="--minutes 60"
 	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/bench_soak.py $(BENCH)
+
+dashboard-picture: venv ## docs/images/dashboard.svg anew, from a real operator's metrics (six minutes)
+	PYTHONPATH=tests/support:tests/cluster $(BIN)/python bench/operator/draw_dashboard.py docs/images/dashboard.svg
 
 bench-verdict: venv ## what the speed gates say where the truth is known; BENCH="--runs 2 --slowed 1"
 	PYTHONPATH=tests/support $(BIN)/python bench/verdict/bench_verdict.py $(BENCH)

@@ -1,7 +1,7 @@
 """Where the operator is measured: a real control plane, played nodes, and a crowd of objects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +47,28 @@ class Stand:
 
 @asynccontextmanager
 async def stand(
-    folder: Path, namespaces: Sequence[str], resync_seconds: float
+    folder: Path,
+    namespaces: Sequence[str],
+    resync_seconds: float,
+    stages: Callable[[], CannedStages] = CannedStages,
+    **settings: str,
 ) -> AsyncIterator[Stand]:
-    """Start it, and end all of it, the operator too."""
+    """Start it, and end all of it, the operator too.
+
+    Args:
+        folder: For files and logs.
+        namespaces: Where objects will be.
+        resync_seconds: Longest time between two looks at an object.
+        stages: Plays the stage programs of one namespace.
+        settings: Of the operator, without `LORA_OPERATOR_`.
+    """
     with api_server(folder / "control-plane") as plane:
         async with AdminApi(plane.server) as api:
             crowd, kubelet = Crowd(api, namespaces), LabKubelet(api, in_step=False)
-            kubelet.places.update({name: Place(CannedStages()) for name in namespaces})
+            kubelet.places.update({name: Place(stages()) for name in namespaces})
             await api.until_served(f"/apis/{GROUP}/{VERSION}/{PLURAL}")
             await crowd.prepare()
-            subject = Subject(plane.kubeconfig, folder, resync_seconds)
+            subject = Subject(plane.kubeconfig, folder, resync_seconds, **settings)
             plays = [asyncio.create_task(t) for t in (kubelet.run(), crowd.follow())]
             try:
                 yield Stand(api, crowd, subject, plays)

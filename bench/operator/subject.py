@@ -19,10 +19,13 @@ class Subject:
         kubeconfig: Of an administrator.
         folder: For its log.
         resync_seconds: Longest time between two looks at an object.
+        settings: Further ones, without `LORA_OPERATOR_`.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path, resync_seconds: float) -> None:
-        settings = IMAGES | {"RESYNC_SECONDS": str(resync_seconds)}
+    def __init__(
+        self, kubeconfig: Path, folder: Path, resync_seconds: float, **settings: str
+    ) -> None:
+        settings = IMAGES | {"RESYNC_SECONDS": str(resync_seconds)} | settings
         log = folder / "operator.log"
         self._operator = OperatorEndpoints(kubeconfig, log, settings, patience_seconds=60)
 
@@ -41,6 +44,11 @@ class Subject:
         began = time.monotonic()
         self._operator.process.stop(grace=20)
         return time.monotonic() - began
+
+    @property
+    def metrics_port(self) -> int:
+        """Where it answers scrapes."""
+        return self._operator.metrics_port
 
     def samples(self) -> Samples:
         """All metrics, as they are now."""

@@ -29,6 +29,9 @@ def status(story: Story) -> RenderableType:
     parts += [_Step(step) for step in story.next_steps]
     if story.stages:
         parts.append(_stages(story))
+    if story.accelerator_seconds:
+        held = duration(story.accelerator_seconds)
+        parts.append(Text(f"cost     accelerators held for {held} by this run"))
     if story.gates:
         parts.append(gates(story.gates))
     if story.report_uri:
@@ -66,13 +69,14 @@ def _serving(story: Story) -> Text:
 
 
 def _stages(story: Story) -> Table:
-    table = _table("STAGE", "STATE", "TIME", "PROGRESS", "")
+    table = _table("STAGE", "STATE", "TIME", "ACCELERATORS", "PROGRESS", "")
     for line in story.stages:
         name = f"{line.name} ({line.candidate})" if line.candidate else line.name
         table.add_row(
             name,
             Text("Reused", style="green") if line.reused else _coloured(line.state),
             "" if line.seconds is None else duration(line.seconds),
+            duration(line.accelerator_seconds) if line.accelerator_seconds else "",
             _progress(line),
             _said(line, story),
         )

@@ -41,6 +41,8 @@ class StageLine(ApiModel):
     state: str
     seconds: int | None = None
     """How long it took, or runs by now."""
+    accelerator_seconds: int = 0
+    """Accelerators times seconds that they were held, all attempts together."""
     progress: str = ""
     eta_seconds: int | None = None
     job: str = ""
@@ -64,6 +66,8 @@ class Story(ApiModel):
     next_steps: list[str] = []
     """What to do, or what will happen by itself; commands can be typed as they are."""
     stages: list[StageLine] = []
+    accelerator_seconds: int = 0
+    """Of the run: what was reused cost this object nothing."""
     verdict: str = ""
     gates: list[GateStatus] = []
     report_uri: str = ""
@@ -113,6 +117,7 @@ def story_of(document: Mapping[str, Any], now: float) -> Story:
         message=told.message if told else "",
         next_steps=list(_next_steps(metadata["name"], status, told, is_seen, now)),
         stages=[*_lines(status, now)],
+        accelerator_seconds=status.run.accelerator_seconds if status.run else 0,
         verdict=measured.verdict if measured else "",
         gates=measured.gates if measured else [],
         report_uri=measured.report_uri if measured else "",
@@ -230,6 +235,7 @@ def _line(entry: StageStatus, now: float) -> StageLine:
         candidate=entry.candidate,
         state=entry.state,
         seconds=_seconds(entry, now),
+        accelerator_seconds=0 if entry.reused else entry.accelerator_seconds,
         progress=f"{progress.done}/{progress.total} {progress.unit}" if progress else "",
         eta_seconds=progress.eta_seconds if progress else None,
         job=entry.job,

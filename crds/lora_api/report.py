@@ -214,6 +214,8 @@ class StageRecord(ApiModel):
     message: str
     notes: dict[str, str]
     seconds: int
+    accelerator_seconds: int = 0
+    """Accelerators times seconds that it held them, when it ran; 0 on CPUs."""
 
 
 class SourceRecord(ApiModel):

@@ -22,11 +22,14 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from lora_api.gates import Verdict
 from lora_api.status import StageStatus, Status
 from lora_api.times import epoch_seconds
 from lora_operator.transitions import StageEnd, stage_ends
 
 _PREFIX = "lora_operator"
+_VERDICTS = (Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR)
+"""Of a model; a gate may be NotApplicable too."""
 _QUICK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _STAGE_SECONDS = (5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -86,8 +89,8 @@ class Metrics:
             "stage_failures", "Attempts that failed or wait, by reason.", "stage", "reason"
         )
         self._accelerator_seconds = self._counter(
-            "accelerator_seconds", "Accelerators times seconds that stages held them.",
-            "stage", "outcome",
+            "accelerator_seconds", "Accelerators times seconds that stages held them; reason of failure.",
+            "stage", "outcome", "reason",
         )  # fmt: skip
         self._verdicts = self._counter("verdicts", "Judged models.", "verdict")
         self._gates = self._counter("gate_verdicts", "Judged gates.", "gate", "verdict")
@@ -98,6 +101,8 @@ class Metrics:
         self._spans = self._counter(
             "trace_spans", "Spans of traces, by outcome: sent or dropped.", "outcome"
         )
+        for verdict in _VERDICTS:  # from 0, so that an increase has the first one too
+            self._verdicts.labels(verdict)
 
     # --- the queue ---------------------------------------------------------------------------
 
@@ -181,7 +186,10 @@ class Metrics:
         if not end.succeeded:
             self._failures.labels(stage.name, stage.reason).inc()
         if end.accelerator_seconds:
-            self._accelerator_seconds.labels(stage.name, outcome).inc(end.accelerator_seconds)
+            reason = "" if end.succeeded else stage.reason
+            self._accelerator_seconds.labels(stage.name, outcome, reason).inc(
+                end.accelerator_seconds
+            )
 
     # --- traces ------------------------------------------------------------------------------
 

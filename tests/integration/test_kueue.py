@@ -80,3 +80,22 @@ def test_a_job_that_is_queued_and_evicted_waits_with_kueue_s_reason_and_then_goe
     stage.wait_for("Ready", "True")
     assert stage.stages.ran.count("quantize") == 1
     assert "Traceback" not in stage.operator.log
+
+
+def test_without_kueue_a_queue_holds_nothing_up_and_a_held_back_job_still_names_its_queue(
+    control_plane: ControlPlane, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    nowhere = "kueue.x-k8s.io/v1alpha9"
+    stage = OperatorStage(control_plane, kubectl, tmp_path, KUEUE_API_VERSION=nowhere)
+    grant(stage.kubectl, chart_rules({"kueue": {"enabled": True}}))
+    with stage:
+        stage.stages.held.add("quantize")
+        stage.apply(**LABELS)
+        stage.until("quantize has a pod", lambda: "quantize" in stage.stages.asked)
+        suspend(stage, stage.job_of("quantize"), True)
+        stage.wait_for("Ready", "Unknown", "Queued")
+        assert f"waits in queue {QUEUE}" in message(stage)
+        stage.stages.held.clear()
+        suspend(stage, stage.job_of("quantize"), False)
+        stage.wait_for("Ready", "True")
+        assert "Traceback" not in stage.operator.log

@@ -44,6 +44,7 @@ class CannedStages:
         prepared: The store has every result already, for tests of what comes after.
         published: The adapter's URI by the id of the release that publish has put on record.
         verified: Ids of the releases that verify has passed.
+        accelerator_seconds: That each working stage says that it held.
     """
 
     ran: list[str] = field(default_factory=list)
@@ -58,6 +59,7 @@ class CannedStages:
     prepared: bool = False
     published: dict[str, str] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
+    accelerator_seconds: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, pod: dict[str, Any]) -> Ended | None:
@@ -112,7 +114,8 @@ class CannedStages:
 
     def _stored(self, call: StageCall) -> StageResult:
         """The result in the store, put there now if it is not."""
-        new = StageResult(stage=call.stage, input_hash=call.input_hash, **self._work(call))
+        made = {"accelerator_seconds": self.accelerator_seconds} | self._work(call)
+        new = StageResult(stage=call.stage, input_hash=call.input_hash, **made)
         return self.store.setdefault(call.input_hash, new)
 
     def _known(self, call: StageCall) -> StageResult | None:

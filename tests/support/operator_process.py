@@ -69,18 +69,21 @@ class OperatorEndpoints:
         log: Where it logs to.
         settings: Variables, without `LORA_OPERATOR_`.
         patience_seconds: How long an endpoint may take to answer.
+
+    Attributes:
+        metrics_port: Where it answers scrapes.
     """
 
     def __init__(
         self, kubeconfig: Path, log: Path, settings: Mapping[str, str], patience_seconds: float = 2
     ) -> None:
-        self._health_port, self._metrics_port = free_ports(2)
+        self._health_port, self.metrics_port = free_ports(2)
         self._patience_seconds = patience_seconds
         self.process = Process(
             "operator",
             [sys.executable, "-m", "lora_operator",
              "--health", f"http://127.0.0.1:{self._health_port}/healthz",
-             "--metrics", f"http://127.0.0.1:{self._metrics_port}/metrics"],
+             "--metrics", f"http://127.0.0.1:{self.metrics_port}/metrics"],
             log,
             env={f"LORA_OPERATOR_{k}": v for k, v in settings.items()}
             | {"KUBECONFIG": str(kubeconfig), "PYTHONUNBUFFERED": "1"},
@@ -93,7 +96,7 @@ class OperatorEndpoints:
 
     def scrape(self) -> str:
         """Its metrics, as Prometheus reads them."""
-        return self._ask(self._metrics_port, "/metrics")[1]
+        return self._ask(self.metrics_port, "/metrics")[1]
 
     def _is_alive(self) -> bool:
         try:
@@ -163,6 +166,11 @@ class OperatorProcess:
         """All that it has said."""
         log = self._operator.process.log
         return log.read_text() if log.exists() else ""
+
+    @property
+    def metrics_port(self) -> int:
+        """Where it answers scrapes."""
+        return self._operator.metrics_port
 
     def scrape(self) -> str:
         """Its metrics, as Prometheus reads them."""

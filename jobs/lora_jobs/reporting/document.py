@@ -189,4 +189,5 @@ def _stage(call: StageCall, result: StageResult) -> StageRecord:
         message=result.message,
         notes=result.notes,
         seconds=result.seconds,
+        accelerator_seconds=result.accelerator_seconds,
     )

@@ -66,12 +66,15 @@ class LabKubelet:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch("/api/v1/pods", self._pod_changed, LABEL_NAME))
-            group.create_task(
-                self._watch(f"/apis/{GROUP}/{VERSION}/{PLURAL}", self._object_changed, "")
-            )
-            group.create_task(self._look())
+        objects = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch("/api/v1/pods", self._pod_changed, LABEL_NAME))
+                group.create_task(self._watch(objects, self._object_changed, ""))
+                group.create_task(self._look())
+        finally:
+            for task in self._tasks:
+                task.cancel()
 
     async def _watch(self, path: str, changed: Callable[[str, Json], None], selector: str) -> None:
         while True:

@@ -57,6 +57,20 @@ def test_status_shows_gates_with_their_intervals(tmp_path: Path) -> None:
     assert "Failed" in line
 
 
+def test_status_tells_how_long_accelerators_were_held(tmp_path: Path) -> None:
+    shown = recorded(tmp_path, serving_world()).plugin("status", "demo")
+    (line,) = [line for line in shown["out"].splitlines() if line.startswith("quantize")]
+    assert line.split()[:5] == ["quantize", "(default)", "Succeeded", "0s", "1m"]
+    assert "accelerators held for 4m by this run" in shown["out"]
+
+
+def test_what_was_reused_has_held_no_accelerator(tmp_path: Path) -> None:
+    world = serving_world()
+    world.recreate()
+    world.settle()
+    assert "accelerators held" not in recorded(tmp_path, world).plugin("status", "demo")["out"]
+
+
 def test_status_is_json_for_programs(tmp_path: Path) -> None:
     shown = recorded(tmp_path, serving_world()).plugin("status", "demo", "-o", "json")
     story = json.loads(shown["out"])

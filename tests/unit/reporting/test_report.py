@@ -41,6 +41,16 @@ def document(rows: Measurements | None = None, **changes: Any) -> Report:
     return report_document(**(known | changes))
 
 
+def test_a_stage_tells_how_long_it_held_accelerators() -> None:
+    call = StageCall(stage=Stage.QUANTIZE, candidate="default")
+    result = StageResult(
+        stage=Stage.QUANTIZE, input_hash=call.input_hash, seconds=70, accelerator_seconds=120
+    )
+    report = document(done=[(call, result)])
+    assert report.stages[0].accelerator_seconds == 120
+    assert "70 s, accelerators held for 120 s" in page_of(report).text
+
+
 class Page(HTMLParser):
     """What a page asks for, and its text."""
 
