@@ -1,6 +1,6 @@
 """The dashboard of the chart, drawn from its own queries: `make dashboard-picture`.
 
-    python bench/operator/draw_dashboard.py docs/images/dashboard.svg [--minutes 6]
+    python bench/operator/draw_dashboard.py docs/images/dashboard.svg [--minutes 5]
 
 Not Grafana, which draws otherwise. The operator and its API server are real, and a real Prometheus
 scrapes it; stage programs are played, take seconds and sometimes fail.
@@ -77,7 +77,7 @@ def main() -> None:
     """Draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path, nargs="+", help="SVG or PNG")
-    parser.add_argument("--minutes", type=float, default=6.0, help="of the time axis")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of the time axis")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(look(Path(folder), chosen.minutes, chosen.pictures))

@@ -168,7 +168,7 @@ def _dress(axes: Any, lines: list[Series]) -> None:
 
 def _draw_numbers(card: Any, panel: Json, shown: Shown) -> None:
     numbers = sorted(_found(panel, shown.numbers(panel)).items())
-    columns = min(5, len(numbers))
+    columns = min(4, len(numbers))
     rows = math.ceil(len(numbers) / columns)
     unit, decimals = _axis(panel, "A")[0], panel["fieldConfig"]["defaults"].get("decimals")
     for at, (legend, number) in enumerate(numbers):

@@ -89,7 +89,7 @@ class Metrics:
             "stage_failures", "Attempts that failed or wait, by reason.", "stage", "reason"
         )
         self._accelerator_seconds = self._counter(
-            "accelerator_seconds", "Accelerators times seconds that stages held them; reason of failure.",
+            "accelerator_seconds", "Accelerators times seconds that stages held them.",
             "stage", "outcome", "reason",
         )  # fmt: skip
         self._verdicts = self._counter("verdicts", "Judged models.", "verdict")

@@ -1,6 +1,8 @@
 """The status of one look: everything but the conditions is arranged here from what was found."""
 
-from lora_api.conditions import ConditionType
+from collections.abc import Sequence
+
+from lora_api.conditions import Condition, ConditionType
 from lora_api.estimates import is_comparison
 from lora_api.gates import (
     BASE,
@@ -57,16 +59,17 @@ def build_status(
     ready = findings[ConditionType.READY]
     assert ready is not None  # it always has a meaning
     is_concluded = ready.status is not UNKNOWN
+    conditions = conditions_of(before, findings, parent.generation, view.time)
     return Status(
         observed_generation=parent.generation if is_concluded else before.observed_generation,
         phase=phase_of(run, rollout, trouble),
         summary=_summary(view, run, "" if ready.status is TRUE else str(ready.reason)),
-        conditions=conditions_of(before, findings, parent.generation, view.time),
+        conditions=conditions,
         last_handled_retry=retry_token(parent) or before.last_handled_retry,
         profile=view.profile,
         pins=_pins(run),
         image=run.resolution.image,
-        run=_run_status(view, run, is_concluded and not run.pin),
+        run=_run_status(view, run, _ready_since(conditions) if is_concluded else ""),
         stages=_stages(view, run, rollout),
         benchmark=_benchmark(view, run),
         artifact=_artifact(view, run),
@@ -124,19 +127,32 @@ def _change(
         return ""
 
 
-def _run_status(view: View, run: Run, is_concluded: bool) -> RunStatus | None:
+def _ready_since(conditions: Sequence[Condition]) -> str:
+    return next(c.last_transition_time for c in conditions if c.type == ConditionType.READY)
+
+
+def _run_status(view: View, run: Run, concluded_at: str) -> RunStatus | None:
+    """The run; a pin's release may serve long before the run that it is in the way of goes on.
+
+    Args:
+        view: The look.
+        run: How far it is.
+        concluded_at: Since when Ready is decided; empty while it is not.
+    """
     if run.line is None:
         return None
     before = view.before.run
     goes_on = before is not None and before.id == run.id and not _begins_again(view)
     started_at = before.started_at if before and goes_on else _started_at(view, run)
     completed_at = before.completed_at if before and goes_on else ""
+    if concluded_at and not completed_at and not run.pin:
+        completed_at = max(concluded_at, started_at)  # an earlier run may have made it ready
     stage = (run.stage.entry,) if run.stage else ()
     return RunStatus(
         id=run.id,
         candidate=run.line.candidate,
         started_at=started_at,
-        completed_at=completed_at or (view.time if is_concluded else ""),
+        completed_at=completed_at,
         accelerator_seconds=sum(
             e.accelerator_seconds for e in (*run.finished, *stage) if not e.reused
         ),

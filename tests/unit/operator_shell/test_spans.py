@@ -213,3 +213,22 @@ def test_what_happens_to_a_run_that_serves_ends_it_no_second_time() -> None:
     traced.world.edit(**{"serving.replicas": 2})
     traced.settle()
     assert traced.names() == []
+
+
+def test_a_run_of_an_operator_that_told_no_end_of_it_has_ended_when_it_became_ready() -> None:
+    traced = settled()
+    run = traced.world.status["run"]
+    ended = run.pop("completedAt")
+    traced.world.now += 86400
+    traced.settle()
+    assert traced.world.status["run"]["completedAt"] == ended
+
+
+def test_under_a_pin_a_new_run_has_not_ended_though_the_pinned_release_serves() -> None:
+    traced = settled()
+    release = traced.status.releases[0].id
+    traced.world.edit(**{"serving.pin": release})
+    traced.settle()
+    traced.world.edit(adapters=[{"uri": "s3://models/better"}])
+    traced.settle()
+    assert traced.status.run is None or not traced.status.run.completed_at
