@@ -76,3 +76,4 @@ async def stand(
                 subject.kill()
                 for play in plays:
                     play.cancel()
+                await asyncio.gather(*plays, return_exceptions=True)

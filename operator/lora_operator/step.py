@@ -97,15 +97,16 @@ def running_step(view: View, entry: StageStatus, job: ObservedJob) -> Step:
 
 def taken_step(entry: StageStatus, job: ObservedJob, result: StageResult) -> Step:
     """A Job whose result is readable: the stage is done."""
+    ended = job.finished_at or job.created_at
     done = changed(
         entry,
         state=StageState.SUCCEEDED,
         job=job.name,
         digest=result.digest,
         started_at=rfc3339(job.started_at or job.created_at),
-        completed_at=rfc3339(job.finished_at or job.created_at),
+        completed_at=rfc3339(ended),
         accelerator_seconds=entry.accelerator_seconds
-        + (result.accelerator_seconds or _held_accelerator_seconds(job)),
+        + (result.accelerator_seconds or _held_accelerator_seconds(job, ended)),
         next_try_at="",
         progress=None,
         reason="",
@@ -120,15 +121,16 @@ def failed_step(view: View, entry: StageStatus, job: ObservedJob, trouble: Troub
     waits = trouble.cure is not Cure.CHANGE
     attempt = entry.attempt + 1
     wait = backoff_seconds(view, attempt)
+    ended = job.finished_at or view.now  # what still runs is ended now
     failed = changed(
         entry,
         state=StageState.WAITING if waits else StageState.FAILED,
         job=job.name,
         attempt=attempt if waits else entry.attempt,
         started_at=rfc3339(job.started_at or job.created_at),
-        completed_at=rfc3339(job.finished_at or view.now),
+        completed_at=rfc3339(ended),
         next_try_at=rfc3339(view.now + wait) if waits else "",
-        accelerator_seconds=entry.accelerator_seconds + _held_accelerator_seconds(job),
+        accelerator_seconds=entry.accelerator_seconds + _held_accelerator_seconds(job, ended),
         progress=None,
         reason=trouble.reason,
         message=trouble.message,
@@ -186,9 +188,9 @@ def _progress(job: ObservedJob) -> ProgressStatus | None:
     )
 
 
-def _held_accelerator_seconds(job: ObservedJob) -> int:
-    """Accelerators times the time that a pod of the Job held them."""
-    if not job.accelerators or job.finished_at is None:
+def _held_accelerator_seconds(job: ObservedJob, until: float) -> int:
+    """Accelerators times the time that a pod of the Job has held them."""
+    if not job.accelerators:
         return 0
     started = [p.container_started_at for p in job.pods if p.container_started_at is not None]
-    return int(job.accelerators * max(0.0, job.finished_at - min(started, default=job.finished_at)))
+    return int(job.accelerators * max(0.0, until - min(started, default=until)))

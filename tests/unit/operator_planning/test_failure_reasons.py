@@ -239,6 +239,20 @@ def test_what_failed_attempts_held_of_the_accelerators_is_counted() -> None:
     assert world.status["run"]["acceleratorSeconds"] == 2 * 100 + 4 * 60
 
 
+def test_what_an_attempt_held_that_the_operator_ends_is_counted() -> None:
+    world = World()
+    job = world.run_until("quantize")
+    world.jobs[job.name] = replace(world.jobs[job.name], accelerators=2)
+    world.start(job.name, exit_code=137, terminated_reason="OOMKilled")
+    world.now += 90
+    world.rest()
+    assert world.condition("Stalled") == ("True", "OutOfMemory")
+    assert world.stage("quantize")["acceleratorSeconds"] == 180
+    assert world.status["run"]["acceleratorSeconds"] == 180 + 60, (
+        "the merge of this world held some"
+    )
+
+
 @pytest.mark.fault("F17")
 def test_a_clock_that_jumped_back_prolongs_no_backoff() -> None:
     world = failing_at("resolve", failure(), exit_code=3)
