@@ -27,6 +27,7 @@ VERBS: tuple[str, ...] = (
     "import-lm-eval",
     "verify",
     "gc",
+    "gc-unreleased",
 )
 """Each is the function of that name in `lora_jobs.commands.<verb>`, a hyphen being an underscore;
 heavy imports inside it."""

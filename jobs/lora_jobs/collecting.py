@@ -24,9 +24,9 @@ from lora_jobs.errors import Refused
 from lora_jobs.stages.publish import ReleaseRecord
 from lora_jobs.store.actions import ActionEntry
 from lora_jobs.store.documents import read_json
-from lora_jobs.store.interface import ObjectStore
+from lora_jobs.store.interface import ObjectStore, StoredObject
 
-RELEASES = "releases/"
+RELEASES, ARTIFACTS = "releases/", "artifacts/"
 
 
 class Filed(NamedTuple):
@@ -120,6 +120,32 @@ def find_garbage(
         works=works,
         releases=tuple(f.record.release.id for f in going),
         too_young=tuple(f.record.release.id for f in young),
+    )
+
+
+def find_unreleased(
+    stored: Iterable[StoredObject],
+    filed: Collection[Filed],
+    younger_than: float,
+    made_by: Callable[[Work], str],
+) -> Garbage:
+    """Artifacts that no release of the scope needs, e.g. of runs that failed their gates.
+
+    What was measured of them stays on record, so a later run makes only the model again.
+
+    Args:
+        stored: What lies below the artifacts of the scope.
+        filed: Every release of the scope.
+        younger_than: An artifact with a file that was written after this time stays.
+        made_by: Digest of the artifact that a piece of work made, empty if none is on record.
+    """
+    written: dict[str, float] = {}
+    for item in stored:
+        digest = item.key.split("/")[1].replace("-", ":", 1)
+        written[digest] = max(item.modified_at, written.get(digest, 0.0))
+    needed = {f.record.release.artifact for f in filed} | {made_by(w) for w in _works(filed)}
+    return Garbage(
+        artifacts=tuple(d for d, at in written.items() if d not in needed and at <= younger_than)
     )
 
 

@@ -1,12 +1,14 @@
-"""`lora-jobs gc`: it lists, and removes only when told to."""
+"""`lora-jobs gc` and `gc-unreleased`: they list, and remove only when told to."""
 
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from lora_api.jobcontract import Stage
 from lora_jobs.cli import app
 from lora_jobs.collecting import filed_releases
+from lora_jobs.store.artifacts import has_artifact
 from releasebucket import ReleaseBucket
 
 RUN = CliRunner()
@@ -64,3 +66,45 @@ def test_a_name_that_has_no_release_is_a_usage_error_that_says_which_have(
     )
     assert done.exit_code != 0
     assert "sql" in done.output
+
+
+def gc_unreleased(bucket: ReleaseBucket, *options: str) -> str:
+    done = RUN.invoke(app, ["gc-unreleased", "--store", bucket.store.uri(), *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_model_that_was_never_released_goes_and_all_that_releases_need_stays(
+    bucket: ReleaseBucket,
+) -> None:
+    needed = {o.key for o in bucket.store.list()}
+    rejected = [bucket.make(Stage.MERGE, 7).digest, bucket.make(Stage.QUANTIZE, 7, 128).digest]
+    told = gc_unreleased(bucket, "--older-than", "0s")
+    assert all(digest in told for digest in rejected)
+    assert "2 artifacts" in told
+    assert all(has_artifact(bucket.store, digest) for digest in rejected), "it was only shown"
+    gc_unreleased(bucket, "--older-than", "0s", "--remove")
+    assert not any(has_artifact(bucket.store, digest) for digest in rejected)
+    left = {o.key for o in bucket.store.list()}
+    assert needed <= left
+    assert not [key for key in left - needed if key.startswith("artifacts/")]
+
+
+def test_an_artifact_of_the_last_month_stays_for_a_run_may_be_about_to_use_it(
+    bucket: ReleaseBucket,
+) -> None:
+    bucket.make(Stage.MERGE, 7)
+    assert "0 artifacts" in gc_unreleased(bucket, "--remove")
+
+
+def test_nothing_unreleased_is_removed_while_a_release_cannot_be_read(
+    bucket: ReleaseBucket,
+) -> None:
+    bucket.make(Stage.MERGE, 7)
+    bucket.store.write("releases/sql/damaged.json", b"{}")
+    before = {o.key for o in bucket.store.list()}
+    done = RUN.invoke(
+        app, ["gc-unreleased", "--store", bucket.store.uri(), "--older-than", "0s", "--remove"]
+    )
+    assert done.exit_code != 0
+    assert {o.key for o in bucket.store.list()} == before
