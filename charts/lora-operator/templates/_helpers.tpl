@@ -50,13 +50,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   - {port: {{ . }}, protocol: UDP}
   - {port: {{ . }}, protocol: TCP}
   {{- end }}
-{{- with .Values.tracing.endpoint }}
-{{- $url := urlParse . }}
-{{- /* The receiver of traces: on any address, for a NetworkPolicy knows no host names. */}}
-- ports:
-  - port: {{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) }}
-    protocol: TCP
-{{- end }}
 {{- end }}
 
 {{- /* What its roles grant and where, as the self-test asks for it; "" is all namespaces. */ -}}
