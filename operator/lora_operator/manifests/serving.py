@@ -158,11 +158,7 @@ def fetch_request(
     they are.
     """
     keys = spec.provenance.public_keys if spec.provenance else None
-    release = (
-        Release(id=action.release, artifact=action.digest, recipe=dict(action.recipe))
-        if keys
-        else None
-    )
+    release = _told(action) if keys else None
     return StageRequest(
         call=StageCall(stage=Stage.VERIFY, parents={"artifact": action.digest}),
         run=RunReference(namespace=parent.namespace, name=parent.name, uid=parent.uid),
@@ -175,6 +171,12 @@ def fetch_request(
         public_keys=keys,
         release=release,
     )
+
+
+def _told(action: ApplyDeployment) -> Release:
+    """In one order of words, from the run or from the Deployment: another text would roll pods."""
+    recipe = json.loads(json.dumps(dict(action.recipe), sort_keys=True))
+    return Release(id=action.release, artifact=action.digest, recipe=recipe)
 
 
 def _pod(

@@ -22,6 +22,7 @@ from lora_api.jobcontract import (
 )
 from lora_api.line import release_of
 from lora_api.naming import (
+    ANNOTATION_RECIPE,
     ANNOTATION_SPEC_HASH,
     ANNOTATION_SWITCH,
     LABEL_NAME,
@@ -327,6 +328,16 @@ def test_a_serving_pod_is_told_its_release_and_whom_to_trust_where_that_is_asked
     release = release_of(spec(), "demo", "serve@sha256:1", DIGEST)
     assert signed == plain | {"publicKeys": [PAIR.public_pem], "release": release.to_json()}
     assert not {"publicKeys", "release"} & set(plain), "an upgrade rolls no pod"
+
+
+def test_a_release_that_is_read_back_from_its_deployment_rolls_no_pod() -> None:
+    changes = {"serving.env": [{"name": n, "value": "1"} for n in ("B", "A")]}
+    asked = spec(provenance=provenance(PAIR), **changes)
+    made = deployment(asked)
+    recipe = json.loads(made["metadata"]["annotations"][ANNOTATION_RECIPE])
+    recipe["env"] = dict(reversed(recipe["env"].items()))
+    again = deployment(asked, recipe=dict(reversed(recipe.items())))
+    assert again["spec"] == made["spec"]
 
 
 def test_a_stage_program_knows_its_image_for_the_record() -> None:
