@@ -12,6 +12,7 @@ import typer
 from lora_api.base import DIGEST
 from lora_api.digests import canonical_json
 from lora_api.jobcontract import RESULT_PATH_ENV
+from lora_jobs.commands.options import Connection, Endpoint, Scope, Store
 from lora_jobs.errors import StageError
 
 if TYPE_CHECKING:
@@ -24,14 +25,10 @@ def fetch(
         Path,
         typer.Option(help="The folder, below a volume; it appears when all of it is right."),
     ],
-    store: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX or a folder.")] = "",
-    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
-    connection: Annotated[
-        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
-    ] = "",
-    endpoint: Annotated[
-        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
-    ] = "",
+    store: Store = "",
+    scope: Scope = "",
+    connection: Connection = "",
+    endpoint: Endpoint = "",
 ) -> None:
     """Download an artifact and verify every file before an engine may read it.
 

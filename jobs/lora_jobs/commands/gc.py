@@ -1,16 +1,22 @@
 """`lora-jobs gc`: what a store holds for releases that are not kept; shown, or removed."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lora_jobs.commands.options import Connection, Endpoint, Scope, Store
+
+if TYPE_CHECKING:
+    from lora_jobs.collecting import Garbage
+    from lora_jobs.store.interface import ObjectStore
+
 
 def gc(
-    store: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX or a folder.")],
+    store: Store,
     name: Annotated[str, typer.Option(help="The LoRADeployment whose releases are looked at.")],
     keep_newest: Annotated[int, typer.Option(min=0, help="So many of its newest releases stay.")],
-    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
+    scope: Scope = "",
     keep: Annotated[
         list[str] | None,
         typer.Option(help="Id of a release that stays, e.g. what serves or is pinned; repeatable."),
@@ -21,12 +27,8 @@ def gc(
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove it; without this nothing is changed.")
     ] = False,
-    connection: Annotated[
-        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
-    ] = "",
-    endpoint: Annotated[
-        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
-    ] = "",
+    connection: Connection = "",
+    endpoint: Endpoint = "",
 ) -> None:
     """List the releases of one object that are not kept, and what only they need.
 
@@ -37,8 +39,8 @@ def gc(
     """
     from lora_api.retention import kept_releases
     from lora_api.times import seconds_of
-    from lora_jobs.byhand import opened_store, progress_bar
-    from lora_jobs.collecting import bytes_of, collect, filed_releases, find_garbage, made_by
+    from lora_jobs.byhand import opened_store
+    from lora_jobs.collecting import filed_releases, find_garbage, made_by
 
     try:
         younger_than = time.time() - seconds_of(older_than)
@@ -55,16 +57,32 @@ def gc(
         )
     kept = kept_releases(newest_first, keep_newest, keep or ())
     garbage = find_garbage(filed, name, kept, younger_than, made_by(opened))
-    sizes = bytes_of(opened, garbage)
     for release in newest_first:
         why = "goes" if release in garbage.releases else "stays"
         print(f"release {release} {why}{', too young' if release in garbage.too_young else ''}")
+    finish(opened, name, garbage, remove)
+
+
+def finish(store: "ObjectStore", name: str, garbage: "Garbage", remove: bool) -> None:
+    """Show what would go, or remove it.
+
+    Args:
+        store: The scope.
+        name: The object whose releases go too; empty for none.
+        garbage: What can go.
+        remove: Whether it does.
+    """
+    from lora_jobs.byhand import progress_bar
+    from lora_jobs.collecting import bytes_of, collect
+
+    sizes = bytes_of(store, garbage)
     for digest, size in sizes.items():
         print(f"artifact {digest} goes, {size / 1e9:.3f} GB")
-    total = f"{len(garbage.releases)} releases, {sum(sizes.values()) / 1e9:.3f} GB"
+    releases = f"{len(garbage.releases)} releases, " if name else ""
+    total = f"{releases}{len(sizes)} artifacts, {sum(sizes.values()) / 1e9:.3f} GB"
     if not remove:
         print(f"{total} would go; nothing was changed. --remove removes them")
         return
     with progress_bar() as progress:
-        collect(opened, name, garbage, progress)
+        collect(store, name, garbage, progress)
     print(f"removed {total}")

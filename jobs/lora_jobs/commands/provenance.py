@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lora_jobs.commands.options import Connection, Endpoint, Scope, Store
+
 if TYPE_CHECKING:
     from lora_jobs.attesting.keys import PrivateKey
 
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 def provenance(
     name: Annotated[str, typer.Option(help="The LoRADeployment.")],
     release: Annotated[str, typer.Option(help="Id of its release, as in status.releases.")],
-    store: Annotated[str, typer.Option(help="s3://BUCKET/PREFIX or a folder.")],
-    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
+    store: Store,
+    scope: Scope = "",
     public_key: Annotated[
         list[Path] | None,
         typer.Option(
@@ -29,12 +31,8 @@ def provenance(
             dir_okay=False,
         ),
     ] = None,
-    connection: Annotated[
-        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
-    ] = "",
-    endpoint: Annotated[
-        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
-    ] = "",
+    connection: Connection = "",
+    endpoint: Endpoint = "",
 ) -> None:
     """Print the in-toto statement of a release that one of the given keys has signed.
 

@@ -6,20 +6,18 @@ from typing import Annotated
 
 import typer
 
+from lora_jobs.commands.options import STORE_HELP, Connection, Endpoint, Scope
+
 
 def publish(
     folder: Annotated[
         Path,
         typer.Argument(help="Folder of a model or adapter.", exists=True, file_okay=False),
     ],
-    store: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX or a folder.")],
-    scope: Annotated[str, typer.Option(help="Scope in the store: [CLUSTER/]NAMESPACE.")] = "",
-    connection: Annotated[
-        str, typer.Option(help="JSON as an item of spec.connections; its keys are files.")
-    ] = "",
-    endpoint: Annotated[
-        str, typer.Option(help="S3 endpoint, with keys from the environment or profile.")
-    ] = "",
+    store: Annotated[str, typer.Argument(help=STORE_HELP)],
+    scope: Scope = "",
+    connection: Connection = "",
+    endpoint: Endpoint = "",
 ) -> None:
     """Upload a folder as an artifact and print its digest.
 
