@@ -238,6 +238,7 @@ def test_a_key_that_cannot_sign_is_told_before_any_work(
          Reason.CREDENTIALS_MISSING, "absent.pem"),
         (provenance(OURS), None, ""),
     ],
+    ids=["another key", "no key", "no file", "trusted"],
 )  # fmt: skip
 def test_resolve_tells_whether_what_will_be_signed_would_be_trusted(
     finished: Finished, asked: Json, reason: Reason | None, says: str
