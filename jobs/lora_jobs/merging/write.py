@@ -7,10 +7,10 @@ name by one rename at the end, so that a killed merge leaves nothing that looks 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from lora_api.jobcontract import Progress
 from lora_api.spec import BaseWeights
@@ -103,10 +103,16 @@ def _write_weights(
         ThreadPoolExecutor(1, "flush") as flushing,
         ThreadPoolExecutor(SHARDS_AT_ONCE, "shard") as filling,
     ):
+        has_failed = Event()
+
+        def unless_failed(size: int) -> None:
+            if has_failed.is_set():
+                raise CancelledError
+            through(size)
 
         def write(source: Path, tasks: tuple[Task, ...]) -> tuple[Effect, Future[FileHash]]:
             of_shard = Effect()
-            shard = _filled_shard(source, tasks, folder / source.name, of_shard, through)
+            shard = _filled_shard(source, tasks, folder / source.name, of_shard, unless_failed)
             return of_shard, flushing.submit(_closed, shard)
 
         shards = [(source, filling.submit(write, source, t)) for source, t in plan.files.items()]
@@ -115,7 +121,8 @@ def _write_weights(
                 of_shard, closed = shard.result()
                 effect.add(of_shard)
                 yield source.name, closed.result()
-        except BaseException:
+        except BaseException:  # an interrupt too: the other shards end at their next block
+            has_failed.set()
             filling.shutdown(wait=False, cancel_futures=True)
             raise
 

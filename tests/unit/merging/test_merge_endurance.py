@@ -7,13 +7,27 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
-from lora_jobs.merging import merge_adapter
+from lora_api.jobcontract import Progress, Reason
+from lora_jobs.merging import merge_adapter, write
+from lora_jobs.merging.headers import header_of
+from lora_jobs.merging.plan import Task
 from lora_jobs.store.artifacts import hash_folder
-from mergefiles import PREFIX, Q, lora, matrix, quiet, write_adapter, write_base, write_safetensors
+from mergefiles import (
+    PREFIX,
+    Q,
+    lora,
+    matrix,
+    quiet,
+    write_adapter,
+    write_base,
+    write_safetensors,
+    write_shards,
+)
 
 PRELUDE = """
 import os, signal, sys
@@ -188,6 +202,37 @@ def test_a_base_that_changes_under_the_merge_is_refused(tmp_path: Path) -> None:
             tmp_path / "merged",
             lambda _: os.truncate(base / "model.safetensors", 100_000),
         )
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_where_one_shard_fails_the_others_end_at_their_next_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_jobs.errors import Refused
+
+    base = write_shards(
+        tmp_path / "base", {f"{Q}.weight": matrix(40, 30)}, {"other": matrix(4000, 300)}
+    )
+    write_adapter(tmp_path / "adapter", lora(Q, 40, 30))
+    other_began, has_failed, told = Event(), Event(), []
+
+    def header(source: Path, tasks: tuple[Task, ...]) -> bytes:
+        if source.name.startswith("model-00002"):
+            return header_of(source, tasks)
+        assert other_began.wait(60)
+        raise Refused(Reason.INVALID_INPUT, "spoiled")
+
+    def progress(done: Progress) -> None:
+        told.append(done)
+        other_began.set()
+        assert has_failed.wait(60)
+
+    monkeypatch.setattr(write, "header_of", header)
+    monkeypatch.setattr(write, "Event", lambda: has_failed)
+    monkeypatch.setattr(write, "SHARDS_AT_ONCE", 2)
+    with pytest.raises(Refused, match="spoiled"):
+        merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", progress)
+    assert len(told) == 1
     assert not list(tmp_path.glob("merged*"))
 
 
