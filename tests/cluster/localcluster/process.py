@@ -9,11 +9,12 @@ fixtures do).
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from localcluster.console import ClusterError, tail, wait_until
@@ -93,13 +94,22 @@ class Process:
         self._child = None
 
 
+SERVER_PORTS = range(15000, 30000)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that are free now; all are held until all are known, so they differ.
 
-    Another process can take one before the server does: callers try again with new ones.
+    They lie below those that Linux gives to clients, so that no connection takes one before the
+    server does. Another server may: callers try again with new ones.
     """
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        found: list[int] = []
+        for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+            if len(found) == count:
+                break
+            one = held.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
