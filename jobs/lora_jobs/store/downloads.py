@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 
+from lora_jobs.parallel import in_parallel
 from lora_jobs.store.interface import StoredObject
 from lora_jobs.store.resuming import done_of, set_done
-from lora_jobs.store.transfers import SLOTS, Place, all_at_once
+from lora_jobs.store.transfers import SLOTS, Place
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -46,7 +47,7 @@ def fetch(client: "S3Client", place: Place, found: StoredObject, file: Path) -> 
             else:
                 _fetch_range(client, place, arrival, index)
 
-        all_at_once(part, -(-found.size // RANGE_BYTES))
+        in_parallel(part, range(-(-found.size // RANGE_BYTES)))
     finally:
         os.close(target)
     return arrival.sha256()

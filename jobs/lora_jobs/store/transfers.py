@@ -4,17 +4,17 @@ What is sent carries checksums that are known already, so nothing is hashed on t
 compares them, also with a file that has changed since.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from itertools import count as count_up
 from pathlib import Path
 from threading import Condition
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from s3transfer.utils import ReadFileChunk
 
+from lora_jobs.parallel import in_parallel
 from lora_jobs.store.hashing import PART_BYTES
 from lora_jobs.store.interface import FileHash
 
@@ -34,7 +34,6 @@ class _Upload(Place):
 
 
 PARALLEL_PARTS = 8
-Result = TypeVar("Result")
 
 
 class Slots:
@@ -110,19 +109,8 @@ def send(
         return {"PartNumber": index + 1, "ETag": answer["ETag"], **checksum}
 
     with _aborted(client, upload):
-        parts = all_at_once(part, len(expected.parts))
+        parts = in_parallel(part, range(len(expected.parts)))
         client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-
-
-def all_at_once(part: Callable[[int], Result], count: int) -> list[Result]:
-    """Results of `part(0)`, `part(1)`, ..., several made at once; the first error ends all."""
-    with ThreadPoolExecutor(PARALLEL_PARTS, "part") as pool:
-        futures = [pool.submit(part, index) for index in range(count)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 @contextmanager
