@@ -59,24 +59,30 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
     return None
 
 
-def refusal_of_stored(image: str, allowed: Allowed, own_images: Iterable[str]) -> Trouble | None:
-    """Why an image that came out of the bucket may not run; whoever writes there chose it.
+def refusal_of_stored(
+    image: str, runtime: str, allowed: Allowed, own_images: Iterable[str]
+) -> Trouble | None:
+    """Why what came out of the bucket may not run; whoever writes there chose it.
 
     Args:
-        image: Of the object's first run, or of a pinned release; empty while it is unknown.
+        image: Of the object's first run, or of a pinned release; empty where it is vouched for.
+        runtime: Of a pinned release; empty likewise.
         allowed: What the administrator allows besides the chart's own.
         own_images: The chart's own.
     """
-    patterns = (*allowed.images, *own_images)
-    if not image or any(fnmatchcase(image, p) for p in patterns):
-        return None
-    return Trouble(
-        ConditionReason.NOT_ALLOWED,
-        f"the bucket names the serving image {image}, which the administrator does not allow "
-        f"({_listed(patterns)}); name another in spec.serving.image, or have it added "
-        "to the chart's allowed.images",
-        Cure.CHANGE,
-    )
+    for name, patterns, field in (
+        (image, (*allowed.images, *own_images), "image"),
+        (runtime, allowed.runtimes, "runtime"),
+    ):
+        if name and not any(fnmatchcase(name, p) for p in patterns):
+            return Trouble(
+                ConditionReason.NOT_ALLOWED,
+                f"the bucket names the serving {field} {name}, which the administrator does not "
+                f"allow ({_listed(patterns)}); name another in spec.serving.{field}, or have it "
+                f"added to the chart's allowed.{field}s",
+                Cure.CHANGE,
+            )
+    return None
 
 
 def _listed(patterns: tuple[str, ...]) -> str:

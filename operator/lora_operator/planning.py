@@ -61,22 +61,31 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         # Nothing is said before they are gone: what is on record now tells that they must go.
         return Plan(given_up, before, SOON_SECONDS)
     run = follow_run(view)
-    if refusal := _stored_image_refusal(view, run):
+    if refusal := _stored_refusal(view, run):
         return _plan_stalled(observed, refusal, now)
     rollout = follow_rollout(view, run)
     return _plan(view, replace(run, collect=follow_collect(view, run, rollout)), rollout)
 
 
-def _stored_image_refusal(view: View, run: Run) -> Trouble | None:
-    """Of images that nobody has vouched for yet: neither in status nor on a Deployment of ours."""
+def _stored_refusal(view: View, run: Run) -> Trouble | None:
+    """Of what nobody has vouched for yet: neither in status nor on a Deployment of ours."""
     settings, wanted = view.settings, run.pin.wanted if run.pin else None
-    pinned = str(wanted.release.recipe["image"]) if wanted else ""
-    known = {view.spec.serving.image, view.before.image}
-    known |= {str(dict(d.recipe).get("image", "")) for d in living(view)}
-    for image in (run.resolution.image, pinned):
-        own = settings.serving_images.values()
-        if image not in known and (r := refusal_of_stored(image, settings.allowed, own)):
-            return r
+    pinned = wanted.release.recipe if wanted else {}
+    living_recipes = [dict(d.recipe) for d in living(view)]
+    images = {view.spec.serving.image, view.before.image}
+    images |= {str(r.get("image", "")) for r in living_recipes}
+    runtimes = {str(r.get("runtime", "")) for r in living_recipes}
+    for image, runtime in (
+        (run.resolution.image, ""),
+        (str(pinned.get("image", "")), str(pinned.get("runtime", ""))),
+    ):
+        if refusal := refusal_of_stored(
+            "" if image in images else image,
+            "" if runtime in runtimes else runtime,
+            settings.allowed,
+            settings.serving_images.values(),
+        ):
+            return refusal
     return None
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain")
     wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(wheel, cwd=REPOSITORY, check=True, capture_output=True)
-    venv.create(folder / "venv", with_pip=True)
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, str(folder / "venv")], check=True)
     python = folder / "venv/bin/python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [*uv, "pip", "install", "--python", str(python)]
     lock = REPOSITORY / "requirements/operator.lock"
     subprocess.run([*install, "--require-hashes", "-r", str(lock)], check=True)
     subprocess.run([*install, "--no-deps", *map(str, folder.glob("*.whl"))], check=True)

@@ -18,6 +18,7 @@ from lora_jobs.errors import Refused
 from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, MAX_TOKENIZER_BYTES, read_object
 from lora_jobs.merging.documents import CONFIG, changed_documents
 from lora_jobs.merging.plan import MergePlan
+from lora_jobs.quantizedbase import refuse_quantized
 from lora_jobs.weightfiles import SUFFIX
 
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -58,7 +59,7 @@ def read_config(base: Path) -> dict[str, Any]:
     """
     config = read_document(base / CONFIG)
     _refuse_own_code(base, config)
-    _refuse_quantized(config)
+    refuse_quantized(config, "the base")
     return config
 
 
@@ -156,17 +157,6 @@ def _refuse_own_code(base: Path, config: Mapping[str, Any]) -> None:
             Reason.UNSAFE_FILE,
             f"the base needs code of its own (auto_map in {places[0]}), which is never run; use a "
             "revision or an architecture that transformers knows",
-        )
-
-
-def _refuse_quantized(config: Mapping[str, Any]) -> None:
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"the base is quantized ({method or 'unknown method'}), and a merge into its codes "
-            "would round the adapter away; name the 16-bit base model",
         )
 
 

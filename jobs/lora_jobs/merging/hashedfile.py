@@ -2,7 +2,8 @@
 
 Writing and hashing run in threads of their own, beside the arithmetic that makes the next block:
 hashlib, the kernel and file writes all release the interpreter's lock. Blocks lie in memory that is
-used again, for fresh pages cost as much as what is done with them.
+used again, for fresh pages cost as much as what is done with them. The disk is asked for its part
+while there is more to write, so that little is left for the end.
 """
 
 import os
@@ -22,6 +23,9 @@ from lora_jobs.store.interface import FileHash
 WAITING_BLOCKS = 3
 """That a thread may be behind: enough to keep it busy, and what memory holds."""
 
+FLUSH_BYTES = 32 * 2**20
+"""What is written before the disk is asked to take it."""
+
 Block = bytes | Raw
 Room = Callable[[int], Raw]
 """Memory for the next block of that many bytes."""
@@ -34,7 +38,11 @@ class HashedFile:
         self.path = path
         self._stream = path.open("wb")
         self._hashes = Hashes()
-        self._lanes = (_Lane(self._stream.write), _Lane(self._hashes.add))
+        self._unflushed = 0
+        # In the order in which they end: the writer still asks the flusher.
+        self._takers = (_Lane(self._write), _Lane(self._hashes.add))
+        self._flusher = _Lane(os.fdatasync)
+        self._lanes = (*self._takers, self._flusher)
         # Of each lane one block is at work and some wait; one more is being made.
         self._memory = [np.empty(0, np.uint8) for _ in range(WAITING_BLOCKS + 2)]
         self._count = 0
@@ -66,7 +74,7 @@ class HashedFile:
             OSError: This or an earlier block could not be written, e.g. the disk is full.
         """
         self._count += 1
-        for lane in self._lanes:
+        for lane in self._takers:
             lane.put(block)
 
     def close(self) -> FileHash:
@@ -83,20 +91,27 @@ class HashedFile:
         os.fsync(self._stream.fileno())
         return self._hashes.finish()
 
+    def _write(self, block: Block) -> None:
+        self._stream.write(block)
+        self._unflushed += len(block)
+        if self._unflushed >= FLUSH_BYTES:
+            self._flusher.put(self._stream.fileno())
+            self._unflushed = 0
+
 
 class _Lane:
-    """A thread that does one thing with each block, in order, until one fails."""
+    """A thread that does one thing with each item, in order, until it fails."""
 
     def __init__(self, work: Callable[[Any], object]) -> None:
         self._work = work
-        self._waiting: Queue[Block | None] = Queue(WAITING_BLOCKS)
+        self._waiting: Queue[Any | None] = Queue(WAITING_BLOCKS)
         self._error: Exception | None = None
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, block: Block) -> None:
+    def put(self, item: Any) -> None:
         self.check()
-        self._waiting.put(block)
+        self._waiting.put(item)
 
     def check(self) -> None:
         if self._error:
@@ -108,9 +123,9 @@ class _Lane:
             self._thread.join()
 
     def _run(self) -> None:
-        while (block := self._waiting.get()) is not None:
+        while (item := self._waiting.get()) is not None:
             if self._error is None:
                 try:
-                    self._work(block)
+                    self._work(item)
                 except Exception as error:  # told by whoever puts the next block, or closes
                     self._error = error

@@ -13,6 +13,7 @@ from lora_api.jobcontract import Reason
 from lora_jobs.errors import Refused
 from lora_jobs.jsonfiles import MAX_DOCUMENT_BYTES, parse_object
 from lora_jobs.parallel import in_parallel
+from lora_jobs.quantizedbase import refuse_quantized
 from lora_jobs.sources.pins import Pin, PinnedFile
 from lora_jobs.sources.place import Source
 from lora_jobs.sources.selection import ADAPTER_CONFIG, CONFIG
@@ -27,16 +28,7 @@ _ALL_EXPERTS = re.compile(r"\.experts(\.base_layer)*$")
 
 def check_base(source: Source) -> None:
     """Refuse a base that is quantized already: merging into its codes would ruin it."""
-    config = read_document(source, CONFIG)
-    if "quantization_config" in config:
-        quantization = config["quantization_config"]
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise Refused(
-            Reason.INVALID_INPUT,
-            f"{source.uri} is quantized already ({method or 'unknown method'}); name the 16-bit "
-            "base model that it was made of, and where the adapter was trained on it in NF4 "
-            "(QLoRA), set merge.baseWeights: DequantizedNF4",
-        )
+    refuse_quantized(read_document(source, CONFIG), source.uri)
 
 
 def check_adapter(adapter: Source, adapter_pin: Pin, base: Source, base_pin: Pin) -> None:

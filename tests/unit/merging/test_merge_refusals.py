@@ -409,8 +409,9 @@ def test_a_quantized_base_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", quantization_config={"quant_method": "gptq"})
     refused = refusal(tmp_path, base, write_adapter(tmp_path / "adapter"))
     assert refused.reason is Reason.INVALID_INPUT
-    assert "quantized (gptq)" in str(refused)
+    assert "quantized already (gptq)" in str(refused)
     assert "16-bit" in str(refused)
+    assert "merge.baseWeights: DequantizedNF4" in str(refused), "the way for adapters of QLoRA"
 
 
 def test_a_weight_of_a_dtype_that_cannot_be_added_to_is_refused(tmp_path: Path) -> None:

@@ -161,6 +161,21 @@ def test_the_image_of_a_pinned_release_is_no_way_around() -> None:
     assert "ApplyDeployment" not in [type(a).__name__ for a in made.actions]
 
 
+def test_the_runtime_of_a_pinned_release_is_no_way_around_either() -> None:
+    world = serving_world(**{"serving.runtime": "Transformers"})
+    first = world.status["serving"]["release"]
+    world.edit(**{"serving.runtime": "VLLM"})
+    world.settle()
+    world.edit(**{"serving.pin": first})
+    world.run_until("recall")
+    world.end_stage("recall")
+    allowed = Allowed(images=("*",), runtimes=("VLLM",))
+    made = planned(world, allowed)
+    assert conditions(made)["Ready"][:2] == ("False", "NotAllowed")
+    assert "runtime Transformers" in conditions(made)["Ready"][2]
+    assert "ApplyDeployment" not in [type(a).__name__ for a in made.actions]
+
+
 def test_what_runs_is_left_alone_when_the_chart_brings_another_default_image() -> None:
     world = serving_world()
     newer = {runtime: "serve@sha256:2" for runtime in SETTINGS.serving_images}
