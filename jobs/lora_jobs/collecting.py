@@ -11,7 +11,7 @@ short leaves the list of what is left for the next one. An artifact without its 
 absent, so an entry that outlives it for a moment misleads nobody: its stage is run again.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from lora_jobs.store.actions import ActionEntry
 from lora_jobs.store.documents import read_json
 from lora_jobs.store.interface import ObjectStore, StoredObject
 
-RELEASES, ARTIFACTS = "releases/", "artifacts/"
+RELEASES, ARTIFACTS, CHECKPOINTS = "releases/", "artifacts/", "checkpoints/"
 
 
 class Filed(NamedTuple):
@@ -59,12 +59,14 @@ class Garbage:
         artifacts: Digests.
         works: Pieces of work whose entries go.
         releases: Ids.
+        checkpoints: Folders of stages that nobody finished.
         too_young: Ids of releases that would go and are younger than asked for.
     """
 
     artifacts: tuple[str, ...] = ()
     works: tuple[Work, ...] = ()
     releases: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
     too_young: tuple[str, ...] = ()
 
 
@@ -139,14 +141,31 @@ def find_unreleased(
         younger_than: An artifact with a file that was written after this time stays.
         made_by: Digest of the artifact that a piece of work made, empty if none is on record.
     """
+    idle = _untouched_since(younger_than, stored, depth=2)
+    digests = [folder.split("/")[1].replace("-", ":", 1) for folder in idle]
+    needed = {f.record.release.artifact for f in filed} | {made_by(w) for w in _works(filed)}
+    return Garbage(artifacts=tuple(d for d in digests if d not in needed))
+
+
+def find_unfinished(stored: Iterable[StoredObject], younger_than: float) -> tuple[str, ...]:
+    """Folders of checkpoints to which nobody has added since; a stage that ends removes its own.
+
+    Args:
+        stored: What lies below the checkpoints of the scope.
+        younger_than: One with a file that was written after this time stays.
+    """
+    return tuple(_untouched_since(younger_than, stored, depth=3))
+
+
+def _untouched_since(
+    younger_than: float, stored: Iterable[StoredObject], depth: int
+) -> Iterator[str]:
+    """Folders whose names have `depth` parts and in which everything is as old as that."""
     written: dict[str, float] = {}
     for item in stored:
-        digest = item.key.split("/")[1].replace("-", ":", 1)
-        written[digest] = max(item.modified_at, written.get(digest, 0.0))
-    needed = {f.record.release.artifact for f in filed} | {made_by(w) for w in _works(filed)}
-    return Garbage(
-        artifacts=tuple(d for d, at in written.items() if d not in needed and at <= younger_than)
-    )
+        folder = "/".join(item.key.split("/")[:depth])
+        written[folder] = max(item.modified_at, written.get(folder, 0.0))
+    return (folder for folder, at in written.items() if at <= younger_than)
 
 
 def made_by(store: ObjectStore) -> Callable[[Work], str]:
@@ -163,10 +182,12 @@ def made_by(store: ObjectStore) -> Callable[[Work], str]:
 
 
 def bytes_of(store: ObjectStore, garbage: Garbage) -> dict[str, int]:
-    """Size of each artifact that goes, by digest."""
+    """Size of each artifact and checkpoint that goes, by digest or folder."""
+    folders = {digest: layout.artifact(digest) for digest in garbage.artifacts}
+    folders |= {folder: folder for folder in garbage.checkpoints}
     return {
-        digest: sum(stored.size for stored in store.below(layout.artifact(digest)).list())
-        for digest in garbage.artifacts
+        what: sum(stored.size for stored in store.below(folder).list())
+        for what, folder in folders.items()
     }
 
 
@@ -203,10 +224,9 @@ def _removals(
     store: ObjectStore, name: str, garbage: Garbage, spared: Collection[str]
 ) -> Iterable[tuple[str, list[str]]]:
     """What is removed, and the keys of it."""
-    for digest in garbage.artifacts:
-        if digest not in spared:
-            folder = layout.artifact(digest)
-            yield folder, [f"{folder}/{stored.key}" for stored in store.below(folder).list()]
+    artifacts = [layout.artifact(digest) for digest in garbage.artifacts if digest not in spared]
+    for folder in (*artifacts, *garbage.checkpoints):
+        yield folder, [f"{folder}/{stored.key}" for stored in store.below(folder).list()]
     for work in garbage.works:
         yield work.keys[-1], list(work.keys)
     for release in garbage.releases:

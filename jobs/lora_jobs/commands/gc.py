@@ -76,10 +76,14 @@ def finish(store: "ObjectStore", name: str, garbage: "Garbage", remove: bool) ->
     from lora_jobs.collecting import bytes_of, collect
 
     sizes = bytes_of(store, garbage)
-    for digest, size in sizes.items():
-        print(f"artifact {digest} goes, {size / 1e9:.3f} GB")
-    releases = f"{len(garbage.releases)} releases, " if name else ""
-    total = f"{releases}{len(sizes)} artifacts, {sum(sizes.values()) / 1e9:.3f} GB"
+    for what, size in sizes.items():
+        kind = "" if what in garbage.checkpoints else "artifact "
+        print(f"{kind}{what} goes, {size / 1e9:.3f} GB")
+    counts = [f"{len(garbage.releases)} releases"] if name else []
+    counts.append(f"{len(garbage.artifacts)} artifacts")
+    if garbage.checkpoints:
+        counts.append(f"{len(garbage.checkpoints)} checkpoints")
+    total = f"{', '.join(counts)}, {sum(sizes.values()) / 1e9:.3f} GB"
     if not remove:
         print(f"{total} would go; nothing was changed. --remove removes them")
         return

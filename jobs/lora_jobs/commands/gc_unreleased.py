@@ -1,6 +1,7 @@
-"""`lora-jobs gc-unreleased`: artifacts that no release needs; shown, or removed."""
+"""`lora-jobs gc-unreleased`: what no release needs and nobody works on; shown, or removed."""
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ def gc_unreleased(
     store: Store,
     scope: Scope = "",
     older_than: Annotated[
-        str, typer.Option(help="Younger artifacts stay: runs may be about to use them.")
+        str, typer.Option(help="What is younger stays: runs may be about to use it.")
     ] = "720h",
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove them; without this nothing is changed.")
@@ -23,12 +24,19 @@ def gc_unreleased(
 ) -> None:
     """List the models that no release of the scope needs, e.g. of runs that failed their gates.
 
-    With --remove they are removed. What was measured of them stays on record; where a later run
-    needs such a model it is made again.
+    And the checkpoints that nobody went on with. With --remove they are removed. What was measured
+    of such models stays on record; where a later run needs one it is made again.
     """
     from lora_api.times import seconds_of
     from lora_jobs.byhand import opened_store
-    from lora_jobs.collecting import ARTIFACTS, filed_releases, find_unreleased, made_by
+    from lora_jobs.collecting import (
+        ARTIFACTS,
+        CHECKPOINTS,
+        filed_releases,
+        find_unfinished,
+        find_unreleased,
+        made_by,
+    )
 
     try:
         younger_than = time.time() - seconds_of(older_than)
@@ -37,4 +45,5 @@ def gc_unreleased(
     opened = opened_store(store, scope, connection, endpoint)
     filed = filed_releases(opened)
     garbage = find_unreleased(opened.list(ARTIFACTS), filed, younger_than, made_by(opened))
-    finish(opened, "", garbage, remove)
+    unfinished = find_unfinished(opened.list(CHECKPOINTS), younger_than)
+    finish(opened, "", replace(garbage, checkpoints=unfinished), remove)

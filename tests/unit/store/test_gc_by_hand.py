@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from lora_api import layout
 from lora_api.jobcontract import Stage
 from lora_jobs.cli import app
 from lora_jobs.collecting import filed_releases
@@ -95,6 +96,22 @@ def test_an_artifact_of_the_last_month_stays_for_a_run_may_be_about_to_use_it(
 ) -> None:
     bucket.make(Stage.MERGE, 7)
     assert "0 artifacts" in gc_unreleased(bucket, "--remove")
+
+
+def test_a_checkpoint_that_nobody_went_on_with_goes_and_a_young_one_stays(
+    bucket: ReleaseBucket,
+) -> None:
+    folder = layout.checkpoint(Stage.QUANTIZE, "sha256:" + 64 * "7")
+    before = {o.key for o in bucket.store.list()}
+    for key in ("CURRENT", "objects/one", "objects/other"):
+        bucket.store.write(f"{folder}/{key}", b"layer")
+    assert "checkpoint" not in gc_unreleased(bucket, "--remove")
+    told = gc_unreleased(bucket, "--older-than", "0s")
+    assert f"{folder} goes" in told
+    assert "1 checkpoints" in told
+    assert before < {o.key for o in bucket.store.list()}, "it was only shown"
+    gc_unreleased(bucket, "--older-than", "0s", "--remove")
+    assert {o.key for o in bucket.store.list()} == before
 
 
 def test_nothing_unreleased_is_removed_while_a_release_cannot_be_read(
