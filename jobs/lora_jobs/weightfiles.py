@@ -184,6 +184,8 @@ def _entry(name: str, tensor: dict[str, Any], file: Path, data_start: int) -> Te
         raise ValueError("no tensor has so long a name or so many dimensions")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
         raise ValueError(f"{name}: offsets and sizes are natural numbers")
+    if not isinstance(tensor["dtype"], str):
+        raise ValueError(f"{name}: a dtype is a word")
     bytes_each = _ITEM_BYTES.get(tensor["dtype"])
     if end < begin or (bytes_each is not None and end - begin != bytes_each * math.prod(shape)):
         raise ValueError(f"{name}: offsets do not fit dtype and shape")

@@ -82,7 +82,10 @@ class Denied(Exception):
 
 
 class Unavailable(Exception):
-    """The API server cannot answer now: out of reach, too slow, too busy or failing."""
+    """The API server cannot answer now: out of reach, too slow, too busy or failing.
+
+    Or it does not know who asks: the operator's account is gone, or its token has expired.
+    """
 
 
 class CallMeter(Protocol):
@@ -327,6 +330,11 @@ def _raise_typed(error: DynamicApiError, verb: str, what: str, resource: str) ->
         raise Conflict(said) from None
     if error.status in (403, 422):
         raise Denied(f'the API server denies "{verb}" of {resource}: {message}') from None
+    if error.status == 401:
+        raise Unavailable(
+            f"401 {said}: the API server does not accept the operator's token; see that its "
+            "service account is still there"
+        ) from None
     if error.status in (410, 429) or error.status >= 500:
         raise Unavailable(f"{error.status} {said}") from None
     raise error

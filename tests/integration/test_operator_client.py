@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from builders import spec_document
 from kubectl import Kubectl
@@ -23,6 +24,7 @@ from lora_operator.cluster import (
     Conflict,
     Denied,
     NotFound,
+    Unavailable,
     connect,
 )
 from lora_operator.execute import write_status
@@ -172,6 +174,19 @@ async def test_what_the_server_refuses_is_denied_in_its_own_words(cluster: Clust
     }  # fmt: skip
     with pytest.raises((Denied, NotFound)):
         await cluster.create(JOBS, job)
+
+
+async def test_a_token_that_is_not_accepted_is_told_in_one_line_and_tried_again(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = yaml.safe_load(control_plane.kubeconfig.read_text())
+    for user in document["users"]:
+        user["user"] = {"token": "of an account that is gone"}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    async with connect() as stranger:
+        with pytest.raises(Unavailable, match=r"^401 get .*does not accept the operator's token"):
+            await stranger.get(LORA_DEPLOYMENTS, NAMESPACE, "demo")
 
 
 async def test_a_list_is_read_to_its_last_page(

@@ -277,7 +277,7 @@ def _check_vocabulary(base: Base, made: Mapping[str, Task], shared: _Shared, hea
     for name in {shared.embedding or "", head}:
         tensor = made.get(name) or base.get(name)
         if tensor is not None:
-            rows[name] = tensor.shape[0]
+            rows[name] = tensor.shape[0] if tensor.shape else 0
     if len(set(rows.values())) > 1:
         (one, first), (other, second) = sorted(rows.items())
         if all(n not in made or made[n].shape == base[n].shape for n in rows if n in base):

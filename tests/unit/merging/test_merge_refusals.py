@@ -291,6 +291,16 @@ def test_what_does_not_fit_the_base_is_refused(
     assert says in str(refused)
 
 
+def test_a_token_of_an_embedding_that_is_one_number_is_refused(tmp_path: Path) -> None:
+    numbers = {f"{EMBED}.weight": np.ones(()), "lm_head.weight": np.ones(())}
+    base = write_base(tmp_path / "base", {f"{Q}.weight": matrix(6, 4)} | numbers)
+    trained = lora(Q, 6, 4) | NEW_ROWS
+    adapter = write_adapter(tmp_path / "adapter", trained, trainable_token_indices=[0, 1])
+    assert "embed_tokens.weight is [] in the base" in str(refusal(tmp_path, base, adapter))
+    untrained = write_adapter(tmp_path / "untrained")
+    merge_adapter(base, untrained, tmp_path / "merged", quiet)  # the base's own, as it was
+
+
 def test_a_sum_beyond_fp16_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", {f"{Q}.weight": np.full((6, 4), 65504.0)}, "F16")
     adapter = write_adapter(tmp_path / "adapter", {n: t * 0 + 9 for n, t in lora(Q, 6, 4).items()})

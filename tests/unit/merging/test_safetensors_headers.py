@@ -86,6 +86,10 @@ def dtype_of_lists(header: Header) -> None:
     header["a"]["dtype"] = []
 
 
+def no_dtype(header: Header) -> None:
+    header["a"]["dtype"] = None
+
+
 def three_offsets(header: Header) -> None:
     header["a"]["data_offsets"] = [0, 24, 24]
 
@@ -100,8 +104,8 @@ def a_number(header: Header) -> None:
 
 HOSTILE: tuple[Callable[[Header], None], ...] = (
     overlap, hole, beyond_the_end, backwards, negative, fraction, larger_shape, huge_shape,
-    negative_shape, shape_of_words, other_dtype, dtype_of_lists, three_offsets, no_offsets,
-    a_number,
+    negative_shape, shape_of_words, other_dtype, dtype_of_lists, no_dtype, three_offsets,
+    no_offsets, a_number,
 )  # fmt: skip
 
 
