@@ -154,7 +154,11 @@ def test_a_switched_release_bakes_and_the_former_one_takes_over_again_when_pods_
     stage.lose_pods(second)
     stage.until("the Service goes back", lambda: stage.serves() == first)
     stage.wait_for("Ready", "False", "LostReadiness")
-    assert stage.kubectl.get("deployment", f"{NAME}-{second}")["spec"]["replicas"] == 0
+    lost = f"{NAME}-{second}"
+    stage.until(
+        "its pods are gone",
+        lambda: stage.kubectl.get("deployment", lost)["spec"]["replicas"] == 0,
+    )
     assert stage.condition("Available")["status"] == "True"
     stage.stays("the first serves", lambda: stage.serves() == first)
 

@@ -1,4 +1,7 @@
-"""kubectl for tests: what users type, and its answers as JSON."""
+"""kubectl for tests: what users type, and its answers as JSON.
+
+What is only read is asked of the API server itself where a kubeconfig is given: see `apireads`.
+"""
 
 import json
 import subprocess
@@ -7,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from apireads import Unanswered, reads_by
 
 
 class KubectlError(AssertionError):
@@ -52,12 +57,26 @@ class Kubectl:
         return self("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
-        """One object."""
-        found: dict[str, Any] = json.loads(self("get", kind, name, "-o", "json"))
-        return found
+        """One object.
 
-    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        """All objects of a kind."""
-        found = json.loads(self("get", kind, "-l", selector, "-o", "json"))
-        items: list[dict[str, Any]] = found["items"]
-        return items
+        Raises:
+            KubectlError: There is none.
+        """
+        if self.kubeconfig is None:
+            found: dict[str, Any] = json.loads(self("get", kind, name, "-o", "json"))
+            return found
+        try:
+            return reads_by(self.kubeconfig).get(kind, self.namespace, name)
+        except Unanswered as error:
+            raise KubectlError(str(error)) from error
+
+    def items(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        """All objects of a kind, or of several, their names joined by commas."""
+        if self.kubeconfig is None:
+            found = json.loads(self("get", kinds, "-l", selector, "-o", "json"))
+            items: list[dict[str, Any]] = found["items"]
+            return items
+        try:
+            return reads_by(self.kubeconfig).items(kinds, self.namespace, selector)
+        except Unanswered as error:
+            raise KubectlError(str(error)) from error

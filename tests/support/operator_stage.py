@@ -6,7 +6,6 @@ with OperatorStage(plane, kubectl, folder) as stage:
 """
 
 import itertools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +85,7 @@ class OperatorStage:
 
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition, empty while there is none."""
-        conditions = self.object().get("status", {}).get("conditions", [])
-        return next((c for c in conditions if c["type"] == kind), {})
+        return _condition(self.object(), kind)
 
     def serves(self) -> str:
         """The release that the Service selects; empty without a Service."""
@@ -122,15 +120,16 @@ class OperatorStage:
 
     def events(self) -> list[tuple[str, str]]:
         """(type, reason) of our Events about the object."""
-        found = self.kubectl("get", "events", "-o", "json")
-        items = [e for e in json.loads(found)["items"] if e["involvedObject"]["kind"] == KIND]
+        found = self.kubectl.items("events")
+        items = [e for e in found if e["involvedObject"]["kind"] == KIND]
         return [(e["type"], e["reason"]) for e in items]
 
     def wait_for(self, kind: str, status: str, reason: str = "", seconds: float = 60) -> None:
         """Until a condition has that status, and reason if one is given, for this generation."""
 
         def holds() -> bool:
-            found, generation = self.condition(kind), self.object()["metadata"]["generation"]
+            document = self.object()
+            found, generation = _condition(document, kind), document["metadata"]["generation"]
             return (
                 found.get("status") == status
                 and found.get("reason", "") == (reason or found.get("reason", ""))
@@ -149,7 +148,7 @@ class OperatorStage:
         while not holds():
             if time.monotonic() > deadline:
                 raise AssertionError(f"not in {seconds:.0f} s: {what}\n{self.story()}")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def stays(self, what: str, holds: Callable[[], bool], seconds: float = 3) -> None:
         """Poll that it holds all the time.
@@ -169,3 +168,8 @@ class OperatorStage:
             f"{self.kubectl('get', 'lora', NAME, '-o', 'jsonpath={.status}')}\n"
             f"{self.operator.log[-4000:]}"
         )
+
+
+def _condition(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    conditions = document.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {})

@@ -68,7 +68,7 @@ class StandInKubelet:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.wait(0.1):
+            while not self._stopping.wait(0.2):
                 with suppress(OSError):  # the API server restarts
                     found = self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")
                     for pod in (found or {}).get("items", ()):
