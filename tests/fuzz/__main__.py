@@ -40,7 +40,7 @@ def _fuzz(name: str, seconds: str) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "world"
-        # Ours alone, at their import: to instrument all of pyarrow or torch takes longer than to fuzz.
+        # Ours alone: to instrument all of pyarrow or torch takes longer than to fuzz.
         with atheris.instrument_imports(
             include=["lora_api", "lora_jobs"], enable_loader_override=False
         ):

@@ -91,7 +91,7 @@ class HashedFile:
         os.fsync(self._stream.fileno())
         return self._hashes.finish()
 
-    def _write(self, block: Block) -> None:
+    def _write(self, block: Any) -> None:
         self._stream.write(block)
         self._unflushed += len(block)
         if self._unflushed >= FLUSH_BYTES:
