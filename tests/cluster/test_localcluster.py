@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -120,6 +121,26 @@ def test_killed_process_starts_again(tmp_path: Path) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(process.free_ports(20))) == 20
+
+
+def test_a_port_is_given_to_one_process_also_while_nothing_listens_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = range(14900, 14920)
+    monkeypatch.setattr(process, "SERVER_PORTS", few)
+    ours = process.free_ports(8)
+    ask = (
+        "from localcluster import process; "
+        f"process.SERVER_PORTS = {few!r}; print(*process.free_ports(20))"
+    )
+    root = Path(process.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=root
+    )
+    theirs = {int(port) for port in done.stdout.split()}
+    assert theirs
+    assert not theirs & set(ours)
+    assert not set(process.free_ports(20)) & set(ours), "nor to us a second time"
 
 
 def test_a_pid_taken_by_another_process_is_not_ours() -> None:

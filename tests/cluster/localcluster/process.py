@@ -8,13 +8,15 @@ fixtures do).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 from localcluster.console import ClusterError, tail, wait_until
@@ -98,18 +100,46 @@ SERVER_PORTS = range(15000, 30000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free now; all are held until all are known, so they differ.
+    """Ports of 127.0.0.1 that are free, and this process's own until it ends.
 
-    They lie below those that Linux gives to clients, so that no connection takes one before the
-    server does. Another server may: callers try again with new ones.
+    Nobody else who asks here gets them, so a server may start late, or end and start again. They
+    lie below those that Linux gives to clients, so that no connection takes one meanwhile.
     """
-    with ExitStack() as held:
-        found: list[int] = []
-        for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
-            if len(found) == count:
-                break
-            one = held.enter_context(socket.socket())
-            with suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-        return found
+    found: list[int] = []
+    for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+        if len(found) == count:
+            break
+        if _reserve(port) and _is_free(port):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _reserve(port: int) -> bool:
+    """The kernel keeps the lock of a byte for as long as this process lives."""
+    if port in _own_ports:
+        return False
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _own_ports.add(port)
+    return True
+
+
+_own_ports: set[int] = set()
+
+
+@cache
+def _reservations() -> int:
+    """A file of which each byte stands for a port; closing it would give all of ours back."""
+    name = Path(tempfile.gettempdir()) / f"lora-operator-ports-{os.getuid()}"
+    return os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
