@@ -47,7 +47,7 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
     images = (*allowed.images, *own_images)
     giver = f" with profile {spec.profile}" if spec.profile else ""
     for named in _names(spec, allowed, images):
-        if named.name and not any(fnmatchcase(named.name, p) for p in named.patterns):
+        if named.name and not _allows(named.patterns, named.name):
             listed = _listed(named.patterns)
             return Trouble(
                 ConditionReason.NOT_ALLOWED,
@@ -60,21 +60,20 @@ def refusal_of(spec: Spec, allowed: Allowed, own_images: Iterable[str]) -> Troub
 
 
 def refusal_of_stored(
-    image: str, runtime: str, allowed: Allowed, own_images: Iterable[str]
+    images: Iterable[str], runtimes: Iterable[str], allowed: Allowed, own_images: Iterable[str]
 ) -> Trouble | None:
     """Why what came out of the bucket may not run; whoever writes there chose it.
 
     Args:
-        image: Of the object's first run, or of a pinned release; empty where it is vouched for.
-        runtime: Of a pinned release; empty likewise.
+        images: Of the object's first run and of a pinned release; empty while unknown.
+        runtimes: Of a pinned release; empty likewise.
         allowed: What the administrator allows besides the chart's own.
         own_images: The chart's own.
     """
-    for name, patterns, field in (
-        (image, (*allowed.images, *own_images), "image"),
-        (runtime, allowed.runtimes, "runtime"),
-    ):
-        if name and not any(fnmatchcase(name, p) for p in patterns):
+    named = [("image", name, (*allowed.images, *own_images)) for name in images]
+    named += [("runtime", name, allowed.runtimes) for name in runtimes]
+    for field, name, patterns in named:
+        if name and not _allows(patterns, name):
             return Trouble(
                 ConditionReason.NOT_ALLOWED,
                 f"the bucket names the serving {field} {name}, which the administrator does not "
@@ -83,6 +82,10 @@ def refusal_of_stored(
                 Cure.CHANGE,
             )
     return None
+
+
+def _allows(patterns: Iterable[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _listed(patterns: tuple[str, ...]) -> str:

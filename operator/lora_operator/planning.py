@@ -69,24 +69,19 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
 
 def _stored_refusal(view: View, run: Run) -> Trouble | None:
     """Of what nobody has vouched for yet: neither in status nor on a Deployment of ours."""
-    settings, wanted = view.settings, run.pin.wanted if run.pin else None
-    pinned = wanted.release.recipe if wanted else {}
-    living_recipes = [dict(d.recipe) for d in living(view)]
-    images = {view.spec.serving.image, view.before.image}
-    images |= {str(r.get("image", "")) for r in living_recipes}
-    runtimes = {str(r.get("runtime", "")) for r in living_recipes}
-    for image, runtime in (
-        (run.resolution.image, ""),
-        (str(pinned.get("image", "")), str(pinned.get("runtime", ""))),
-    ):
-        if refusal := refusal_of_stored(
-            "" if image in images else image,
-            "" if runtime in runtimes else runtime,
-            settings.allowed,
-            settings.serving_images.values(),
-        ):
-            return refusal
-    return None
+    pinned = run.pin.wanted.release.recipe if run.pin and run.pin.wanted else {}
+    served = [dict(d.recipe) for d in living(view)]
+    own = {view.spec.serving.image, view.before.image}
+    images = (run.resolution.image, str(pinned.get("image", "")))
+    known_images = own | {str(recipe.get("image", "")) for recipe in served}
+    runtimes = (str(pinned.get("runtime", "")),)
+    known_runtimes = {str(recipe.get("runtime", "")) for recipe in served}
+    return refusal_of_stored(
+        [image for image in images if image not in known_images],
+        [runtime for runtime in runtimes if runtime not in known_runtimes],
+        view.settings.allowed,
+        view.settings.serving_images.values(),
+    )
 
 
 def _plan(view: View, run: Run, rollout: Rollout) -> Plan:

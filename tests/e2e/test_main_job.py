@@ -87,6 +87,11 @@ def releases(lora: Lora) -> set[str]:
     return {d["metadata"]["labels"][label] for d in deployments}
 
 
+def verified(lora: Lora) -> set[str]:
+    """Releases that status calls verified."""
+    return {entry.partition("/")[0] for entry in lora.status.get("verified", ())}
+
+
 def working_jobs(lora: Lora) -> set[str]:
     return {j["metadata"]["uid"] for j in lora.jobs(*WORKING)}
 
@@ -280,14 +285,12 @@ def test_no_stream_fails_in_a_rollback_to_the_former_release_and_no_stage_runs(
 
 
 def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
-    versions: list[str] = []
-
-    def is_quiet() -> bool:
-        """Nothing was written for 15 s; what was drained a moment ago may still be told."""
-        versions.append(lora.document["metadata"]["resourceVersion"])
-        return len(versions) > 30 and len(set(versions[-31:])) == 1  # one in 0.5 s
-
-    until("no write for 15 s", is_quiet, 60, lambda: versions)
+    # That what was drained is no longer verified is told in the look after its removal.
+    until("only what is left is verified", lambda: verified(lora) <= releases(lora), 30)
+    settled = lora.document["metadata"]["resourceVersion"]
+    watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
+    with pytest.raises(AssertionError, match="not after"):
+        until("a write", lambda: watched() != settled, 15)
 
 
 # --- the chart, while the object serves ----------------------------------------------------------

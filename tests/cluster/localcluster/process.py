@@ -97,6 +97,7 @@ class Process:
 
 
 SERVER_PORTS = range(15000, 30000)
+_own_ports: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
@@ -133,9 +134,6 @@ def _reserve(port: int) -> bool:
         return False
     _own_ports.add(port)
     return True
-
-
-_own_ports: set[int] = set()
 
 
 @cache

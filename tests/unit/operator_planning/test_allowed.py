@@ -147,14 +147,20 @@ def test_an_image_that_only_the_bucket_names_runs_nowhere_until_the_spec_names_o
     assert world.condition("Ready")[0] == "True"
 
 
-def test_the_image_of_a_pinned_release_is_no_way_around() -> None:
-    world = serving_world(**{"serving.image": "engine:2"})
-    first = world.status["serving"]["release"]
-    world.edit(**{"serving.image": "engine:3"})
+def world_that_recalls(first: dict[str, Any], second: dict[str, Any]) -> World:
+    """An object that served first and then second, is pinned to the first, and has just read it."""
+    world = serving_world(**first)
+    release = world.status["serving"]["release"]
+    world.edit(**second)
     world.settle()
-    world.edit(**{"serving.pin": first})
+    world.edit(**{"serving.pin": release})
     world.run_until("recall")
     world.end_stage("recall")
+    return world
+
+
+def test_the_image_of_a_pinned_release_is_no_way_around() -> None:
+    world = world_that_recalls({"serving.image": "engine:2"}, {"serving.image": "engine:3"})
     made = planned(world, Allowed(images=("engine:3",)))
     assert conditions(made)["Ready"][:2] == ("False", "NotAllowed")
     assert "engine:2" in conditions(made)["Ready"][2]
@@ -162,15 +168,8 @@ def test_the_image_of_a_pinned_release_is_no_way_around() -> None:
 
 
 def test_the_runtime_of_a_pinned_release_is_no_way_around_either() -> None:
-    world = serving_world(**{"serving.runtime": "Transformers"})
-    first = world.status["serving"]["release"]
-    world.edit(**{"serving.runtime": "VLLM"})
-    world.settle()
-    world.edit(**{"serving.pin": first})
-    world.run_until("recall")
-    world.end_stage("recall")
-    allowed = Allowed(images=("*",), runtimes=("VLLM",))
-    made = planned(world, allowed)
+    world = world_that_recalls({"serving.runtime": "Transformers"}, {"serving.runtime": "VLLM"})
+    made = planned(world, Allowed(images=("*",), runtimes=("VLLM",)))
     assert conditions(made)["Ready"][:2] == ("False", "NotAllowed")
     assert "runtime Transformers" in conditions(made)["Ready"][2]
     assert "ApplyDeployment" not in [type(a).__name__ for a in made.actions]
