@@ -55,7 +55,7 @@ fuzz: venv ## coverage-guided fuzzing of every file that others write, FUZZ_SECO
 
 BENCH ?=
 bench-data: venv ## the bars of merge, quantize and transfers, side by side; BENCH="--size 0.3" for a small run
-	PYTHONPATH=tests/support $(BIN)/python bench/data/bench_data.py $(BENCH)
+	PYTHONPATH=$(CURDIR)/tests/support $(abspath $(BIN))/python bench/data/bench_data.py $(BENCH)
 
 sbom: venv ## what each image holds, as SPDX, into out/sbom
 	$(BIN)/python deploy/sbom.py out/sbom

@@ -8,6 +8,7 @@ the median of the ratios, pair by pair, so that a machine whose speed drifts doe
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -23,7 +24,7 @@ from lora_api.spec import RecordFormat
 from lora_jobs.datasets.records import read_records
 from lora_jobs.quantizing.rows import rows_for_model
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PYTHON = sys.executable
 SAMPLES, SEQUENCE_LENGTH = 120, 512
 
@@ -60,7 +61,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["merge", "quantize", "store"])
     parser.add_argument("--no-peft", action="store_true", help="leave the slowest pair out")
     chosen = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=chosen.folder))
+    work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=chosen.folder)).resolve()
+    os.chdir(work)  # GPTQModel leaves its logs where it runs
     try:
         if chosen.only != "quantize":
             _run([PYTHON, str(HERE / "model.py"), str(work), str(chosen.size)])

@@ -66,6 +66,10 @@ def as_pairs(
         os.sync()
         return measure(command)
 
-    found = [(run(one), run(other)) for _ in range(pairs + 1)][1:]
+    found = []
+    for index in range(pairs + 1):
+        found.append((run(one), run(other)))
+        seconds = " / ".join(f"{figures.wall_seconds:.2f} s" for figures in found[-1])
+        print(f"{index or 'warm-up'} of {pairs}: {seconds}", file=sys.stderr, flush=True)
     run(one)
-    return found
+    return found[1:]

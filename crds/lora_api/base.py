@@ -20,6 +20,7 @@ class ApiModel(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        defer_build=True,  # a stage uses few of the models that its start imports
     )
 
     def to_json(self) -> dict[str, Any]:

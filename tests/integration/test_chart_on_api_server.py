@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from builders import spec_document
 from chart import (
@@ -95,7 +94,7 @@ def try_out(kubectl: Kubectl, documents: list[Json]) -> list[str]:
     taken: list[str] = []
     for document in documents:
         within = kubectl.within(document["metadata"].get("namespace", kubectl.namespace))
-        taken += within(*arguments, stdin=yaml.safe_dump(document)).splitlines()
+        taken += within(*arguments, stdin=json.dumps(document)).splitlines()
     return taken
 
 
@@ -111,10 +110,6 @@ def lora() -> Json:
     return {
         "apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec_document(),
     }  # fmt: skip
-
-
-def exists(kubectl: Kubectl, kind: str, name: str = RELEASE) -> bool:
-    return bool(kubectl("get", kind, name, "--ignore-not-found", "-o", "name"))
 
 
 @pytest.mark.parametrize("values", MODES.values(), ids=MODES)
@@ -246,15 +241,15 @@ def test_the_mode_can_change_and_an_uninstall_keeps_the_users_objects(
     team = admin.within(TEAM)
     team.apply(lora())
     uid = team.get("lora", "demo")["metadata"]["uid"]
-    assert exists(admin, "clusterrole")
+    assert admin.exists("clusterrole", RELEASE)
 
     release.install({"namespaces": [TEAM]})
-    assert not exists(admin, "clusterrole")
-    assert exists(team, "role")
-    assert exists(team, "rolebinding")
+    assert not admin.exists("clusterrole", RELEASE)
+    assert team.exists("role", RELEASE)
+    assert team.exists("rolebinding", RELEASE)
 
     release.uninstall()
-    assert not exists(admin, "deployment")
+    assert not admin.exists("deployment", RELEASE)
     assert team.get("lora", "demo")["metadata"]["uid"] == uid
 
     release("upgrade", "--install", RELEASE, str(CHART), "--take-ownership", values={})
@@ -263,6 +258,6 @@ def test_the_mode_can_change_and_an_uninstall_keeps_the_users_objects(
 
 def test_who_does_not_keep_the_crd_leaves_nothing_behind(admin: Kubectl, release: Helm) -> None:
     release.install({"crds": {"keep": False}})
-    assert exists(admin, "crd", CRD)
+    assert admin.exists("crd", CRD)
     release.uninstall()
-    assert not exists(admin, "crd", CRD)
+    assert not admin.exists("crd", CRD)

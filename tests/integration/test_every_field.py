@@ -25,12 +25,8 @@ SAMPLE = Path(__file__).parents[2] / "crds/samples/full.yaml"
 OBJECTS = "/apis/lora-operator.dev/v1alpha1/namespaces/default/loradeployments"
 
 
-def full() -> Json:
-    document: Json = yaml.safe_load(SAMPLE.read_text())
-    return document
-
-
-FIELDS = fields_of(full()["spec"])
+FULL: Json = yaml.safe_load(SAMPLE.read_text())
+FIELDS = fields_of(FULL["spec"])
 
 
 def declared_is_read(declared: Any, read: Any) -> bool:
@@ -61,7 +57,7 @@ def test_a_strange_value_is_refused_or_read_as_declared_in(
         if path[1:2] != (section,):
             continue
         for value in STRANGE[kind]:
-            document = with_change(full(), path, value)
+            document = with_change(FULL, path, value)
             code, body = api.raw("POST", f"{OBJECTS}?dryRun=All&fieldValidation=Strict", document)
             answer = json.loads(body)
             with subtests.test(told(path, value)):
@@ -74,7 +70,7 @@ def test_a_strange_value_is_refused_or_read_as_declared_in(
                         parse_spec(answer["spec"])
                 else:
                     assert answer["message"]
-    code, body = api.raw("POST", f"{OBJECTS}?dryRun=All&fieldValidation=Strict", full())
+    code, body = api.raw("POST", f"{OBJECTS}?dryRun=All&fieldValidation=Strict", FULL)
     assert code == 201, "set back, all is as it was"
     assert admitted
     assert refused or section == "suspend", "a boolean that may be left out has no wrong value"

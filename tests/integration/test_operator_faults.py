@@ -116,7 +116,7 @@ def test_a_namespace_that_is_deleted_while_a_stage_runs_goes_and_nothing_storms(
     stage.until("quantize runs", lambda: "quantize" in stage.stages.asked)
     said, namespace = len(stage.operator.log.splitlines()), stage.kubectl.namespace
     stage.kubectl("delete", "namespace", namespace, "--wait=false")
-    stage.until("it is gone", lambda: not is_there(stage.kubectl, "namespace", namespace))
+    stage.until("it is gone", lambda: not stage.kubectl.exists("namespace", namespace))
     lines = stage.operator.log.splitlines()[said:]
     assert len(lines) < 10, "\n".join(lines)
     assert "Traceback" not in stage.operator.log
@@ -127,10 +127,6 @@ def but_for_status(document: dict[str, Any]) -> dict[str, Any]:
     """What its controller does not write."""
     metadata = {k: v for k, v in document["metadata"].items() if k != "resourceVersion"}
     return {"metadata": metadata, "spec": document["spec"]}
-
-
-def is_there(kubectl: Kubectl, kind: str, name: str) -> bool:
-    return any(o["metadata"]["name"] == name for o in kubectl.items(kind))
 
 
 @pytest.mark.fault("F44")

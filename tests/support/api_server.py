@@ -32,7 +32,7 @@ def admin(plane: ControlPlane) -> Kubectl:
 def install_crd(kubectl: Kubectl, definition: dict[str, Any] | None = None) -> None:
     """Apply a CRD, ours if no other is given, and wait until it is served."""
     ours = (_REPOSITORY / "crds/loradeployments.yaml").read_text()
-    document = definition or yaml.safe_load(ours)
+    document = definition or yaml.load(ours, yaml.CSafeLoader)
     kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(document))
     name = document["metadata"]["name"]
     # Not `kubectl wait`: it fails on a CRD that has no conditions yet.

@@ -22,7 +22,7 @@ STRANGE: Mapping[str, list[object]] = {
 
 def fields_of(spec: Json) -> dict[FieldPath, str]:
     """Path -> type of every field of the schema; of a list the spec's first item, if any."""
-    crd = yaml.safe_load(CRD.read_text())
+    crd = yaml.load(CRD.read_text(), yaml.CSafeLoader)
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return dict(_walk(schema, ("spec",), spec))
 

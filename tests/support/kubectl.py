@@ -80,3 +80,7 @@ class Kubectl:
             return reads_by(self.kubeconfig).items(kinds, self.namespace, selector)
         except Unanswered as error:
             raise KubectlError(str(error)) from error
+
+    def exists(self, kind: str, name: str) -> bool:
+        """Whether there is one of that name."""
+        return any(found["metadata"]["name"] == name for found in self.items(kind))
