@@ -34,6 +34,8 @@ from lora_jobs.store.interface import FileHash
 from lora_jobs.weightfiles import tensors_of
 
 Through = Callable[[int], None]
+TOLD_BYTES = 32 * 2**20
+"""Between two lines of progress."""
 SHARDS_AT_ONCE = min(4, len(os.sched_getaffinity(0)))
 """A shard is computed, hashed and written by three threads, of which one is always the slowest."""
 
@@ -160,13 +162,16 @@ def _write_companions(companions: Companions, folder: Path) -> Iterator[tuple[st
 
 
 def _counting(progress: ReportProgress, total: int) -> Through:
-    done, one_at_a_time = 0, Lock()
+    """Tells the first block, each `TOLD_BYTES` and the end: all threads wait for who tells."""
+    done, told, one_at_a_time = 0, -TOLD_BYTES, Lock()
 
     def through(size: int) -> None:
-        nonlocal done
+        nonlocal done, told
         with one_at_a_time:
             done += size
-            progress(Progress(done=done, total=total, unit="bytes", message="merging"))
+            if done == total or done - told >= TOLD_BYTES:
+                told = done
+                progress(Progress(done=done, total=total, unit="bytes", message="merging"))
 
     return through
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 RANGE_BYTES = 32 * 2**20
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**18
+"""Few enough for the CPU's cache, and for an allocator to give the same memory again."""
 _ATTEMPTS = 5
 """Of a range, one after the other with less than a block of progress."""
 

@@ -230,6 +230,7 @@ def test_where_one_shard_fails_the_others_end_at_their_next_block(
     monkeypatch.setattr(write, "header_of", header)
     monkeypatch.setattr(write, "Event", lambda: has_failed)
     monkeypatch.setattr(write, "SHARDS_AT_ONCE", 2)
+    monkeypatch.setattr(write, "TOLD_BYTES", 0)
     with pytest.raises(Refused, match="spoiled"):
         merge_adapter(base, tmp_path / "adapter", tmp_path / "merged", progress)
     assert len(told) == 1
