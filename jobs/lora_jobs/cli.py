@@ -46,7 +46,8 @@ def _root() -> None:
     """Merge a LoRA adapter, quantize it, measure it, judge it, publish it."""
 
 
-for _verb in VERBS:
+# A stage starts a dozen times a run: a verb that is named is the only one that is imported.
+for _verb in [word for word in sys.argv[1:2] if word in VERBS] or VERBS:
     _name = _verb.replace("-", "_")
     app.command(name=_verb)(getattr(import_module(f"lora_jobs.commands.{_name}"), _name))
 

@@ -38,8 +38,8 @@ def fetch(
     that names keys, one of them must have signed for the release first. Why it cannot be had is
     written to LORA_STAGE_RESULT too, where that is set.
     """
-    from lora_jobs.byhand import opened_store
     from lora_jobs.store.artifacts import verify_folder
+    from lora_jobs.store.byhand import opened_store
     from lora_jobs.store.filling import filling
     from lora_jobs.termination import end_promptly_on_sigterm
 
@@ -70,7 +70,7 @@ def _require_signature(digest: str, output: Path) -> None:
     """
     from lora_jobs.attesting.statement import Subject
     from lora_jobs.attesting.stored import is_signed, signed_statement
-    from lora_jobs.byhand import opened_store, requested
+    from lora_jobs.store.byhand import opened_store, requested
     from lora_jobs.store.directory import DirectoryStore
 
     request = requested()

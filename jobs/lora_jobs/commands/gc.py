@@ -39,8 +39,8 @@ def gc(
     """
     from lora_api.retention import kept_releases
     from lora_api.times import seconds_of
-    from lora_jobs.byhand import opened_store
     from lora_jobs.collecting import filed_releases, find_garbage, made_by
+    from lora_jobs.store.byhand import opened_store
 
     try:
         younger_than = time.time() - seconds_of(older_than)

@@ -28,7 +28,6 @@ def gc_unreleased(
     of such models stays on record; where a later run needs one it is made again.
     """
     from lora_api.times import seconds_of
-    from lora_jobs.byhand import opened_store
     from lora_jobs.collecting import (
         ARTIFACTS,
         CHECKPOINTS,
@@ -37,6 +36,7 @@ def gc_unreleased(
         find_unreleased,
         made_by,
     )
+    from lora_jobs.store.byhand import opened_store
 
     try:
         younger_than = time.time() - seconds_of(older_than)

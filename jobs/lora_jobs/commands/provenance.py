@@ -43,8 +43,8 @@ def provenance(
     from lora_api.digests import canonical_json
     from lora_jobs.attesting.statement import Subject
     from lora_jobs.attesting.stored import signed_statement, write_signed
-    from lora_jobs.byhand import opened_store
     from lora_jobs.stages.recall import read_release
+    from lora_jobs.store.byhand import opened_store
     from lora_jobs.store.documents import read_json
 
     if sign_with and not public_key:

@@ -27,10 +27,11 @@ def publish(
     not whole, is refused before anything is sent.
     """
     from lora_api import layout
-    from lora_jobs.byhand import opened_store, progress_bar
+    from lora_jobs.byhand import progress_bar
     from lora_jobs.progress import TransferProgress
     from lora_jobs.sources.selection import refuse_unfit_folder
     from lora_jobs.store.artifacts import publish_artifact
+    from lora_jobs.store.byhand import opened_store
 
     total = refuse_unfit_folder(folder)
     opened = opened_store(store, scope, connection, endpoint)

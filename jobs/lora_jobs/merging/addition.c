@@ -13,8 +13,9 @@
 #include <string.h>
 
 #define TILE 256  /* columns; `addition.py` lays the right factor out by it */
-#define WIDTH 64  /* columns of an update at a time: as many sums as registers hold */
+#define WIDTH 64  /* columns at a time: as many sums as registers hold, and bits of a mask */
 #define LANES 16
+#define PARTS 8 /* sums in float64 that do not wait for each other */
 #define SUM_TOLERANCE 0x1p-22f /* of |t|: one float32 addition, and those of the tolerance itself */
 #define ABOVE_LARGEST 0x7F80u  /* bf16 infinity without its sign; NaN is above */
 
@@ -41,15 +42,25 @@ static inline float widened(uint16_t half) {
  * doubtful anyway. */
 static inline uint32_t rounded(float value) { return bits_of(value) + 0x8000u; }
 
-static inline float magnitude(float value) { return value < 0 ? -value : value; }
+static inline float magnitude(float value) {
+    uint32_t bits = bits_of(value) & 0x7FFFFFFFu;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
-/* update = left @ right, of one row and WIDTH columns of a tile. */
+/* update = left @ right, of one row and WIDTH columns of a tile. Two sums of each, for one would
+ * wait for its last addition. */
 static inline void multiply(const float *restrict left, const float *restrict right, size_t rank,
                             float *restrict update) {
-    float sums[WIDTH] = {0};
-    for (size_t k = 0; k < rank; k++)
-        for (size_t i = 0; i < WIDTH; i++) sums[i] += left[k] * right[k * TILE + i];
-    for (size_t i = 0; i < WIDTH; i++) update[i] = sums[i];
+    float even[WIDTH] = {0}, odd[WIDTH] = {0};
+    size_t k = 0;
+    for (; k + 2 <= rank; k += 2) {
+        for (size_t i = 0; i < WIDTH; i++) even[i] += left[k] * right[k * TILE + i];
+        for (size_t i = 0; i < WIDTH; i++) odd[i] += left[k + 1] * right[(k + 1) * TILE + i];
+    }
+    if (k < rank)
+        for (size_t i = 0; i < WIDTH; i++) even[i] += left[k] * right[k * TILE + i];
+    for (size_t i = 0; i < WIDTH; i++) update[i] = even[i] + odd[i];
 }
 
 /* t - error and t + error, rounded; returns whether they differ anywhere. */
@@ -67,11 +78,23 @@ static inline uint32_t round_both(const uint16_t *restrict weights, const float 
     return differ >> 16;
 }
 
+/* A bit for each weight whose two roundings differ. */
+static inline uint64_t doubtful(const uint32_t *restrict low, const uint32_t *restrict high) {
+    uint64_t found = 0;
+    for (size_t i = 0; i < WIDTH; i++)
+        found |= (uint64_t)((low[i] ^ high[i]) > 0xFFFFu) << i;
+    return found;
+}
+
 /* One weight as `tensors.narrow` rounds it: from float64 through float32, ties to even. */
 static inline uint32_t exactly(uint16_t weight, const double *left, const double *right,
                                size_t rank) {
-    double sum = 0;
-    for (size_t k = 0; k < rank; k++) sum += left[k] * right[k];
+    double parts[PARTS] = {0}, sum = 0;
+    size_t k = 0;
+    for (; k + PARTS <= rank; k += PARTS)
+        for (size_t part = 0; part < PARTS; part++) parts[part] += left[k + part] * right[k + part];
+    for (; k < rank; k++) sum += left[k] * right[k];
+    for (size_t part = 0; part < PARTS; part++) sum += parts[part];
     uint32_t bits = bits_of((float)(sum + widened(weight)));
     return bits + 0x7FFFu + ((bits >> 16) & 1u);
 }
@@ -95,9 +118,10 @@ static inline uint16_t add(const uint16_t *weights, const float *left, const flo
     uint32_t low[WIDTH], high[WIDTH];
     multiply(left, tile, rank, update);
     if (round_both(weights, update, tolerance, low, high))
-        for (size_t i = 0; i < WIDTH; i++)
-            if ((low[i] ^ high[i]) >> 16)
-                high[i] = exactly(weights[i], left_exact, right + i * rank, rank);
+        for (uint64_t rest = doubtful(low, high); rest; rest &= rest - 1) {
+            size_t i = (size_t)__builtin_ctzll(rest);
+            high[i] = exactly(weights[i], left_exact, right + i * rank, rank);
+        }
     return narrow(high, sums);
 }
 
