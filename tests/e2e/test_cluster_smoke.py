@@ -140,11 +140,11 @@ def test_second_up_is_quick(image: str) -> None:
 def test_restricted_pod_with_init_container_reports_a_termination_message(
     image: str, kubectl: Kubectl
 ) -> None:
-    mounts = [{"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "work", "mountPath": "/data"}]
     checks = 'test "$(id -u)" = 65532 && ! touch /forbidden 2>/dev/null'
-    report = f"{checks} && cat /work/greeting && printf done > /dev/termination-log"
+    report = f"{checks} && cat /data/greeting && printf done > /dev/termination-log"
     spec = {
-        "initContainers": [container("i", image, "echo hi > /work/greeting", volumeMounts=mounts)],
+        "initContainers": [container("i", image, "echo hi > /data/greeting", volumeMounts=mounts)],
         "containers": [container("c", image, report, volumeMounts=mounts)],
         "volumes": [{"name": "work", "emptyDir": {}}],
     }

@@ -288,9 +288,8 @@ def test_a_settled_object_is_not_written_to(lora: Lora) -> None:
     # That what was drained is no longer verified is told in the look after its removal.
     until("only what is left is verified", lambda: verified(lora) <= releases(lora), 30)
     settled = lora.document["metadata"]["resourceVersion"]
-    watched: Callable[[], str] = lambda: lora.document["metadata"]["resourceVersion"]  # noqa: E731
     with pytest.raises(AssertionError, match="not after"):
-        until("a write", lambda: watched() != settled, 15)
+        until("a write", lambda: lora.document["metadata"]["resourceVersion"] != settled, 15)
 
 
 # --- the chart, while the object serves ----------------------------------------------------------
